@@ -1,0 +1,212 @@
+"""The command line: `studyguide` and `python -m studyguide`.
+
+Exit codes: 0 all well; 1 some image failed (the others are saved) or a run could not go on; 2 wrong
+usage. A role that cannot go on for now, because Redis is away, ends with 75 and one that found an
+error of ours with 70, so that whoever supervises it starts it again.
+"""
+
+import time
+
+STARTED = time.time()  # before the other imports: a process' start is part of its timeline
+
+import argparse
+import json
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studyguide import __version__
+from studyguide.errors import StudyguideError, UsageError
+from studyguide.settings import OPTIONS, add_options, from_options, redis_url
+
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+OUR_ERROR = 70  # EX_SOFTWARE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(given.command(given))
+    except UsageError as error:
+        print(f"studyguide: {error}", file=sys.stderr)
+        return 2
+    except StudyguideError as error:
+        print(f"studyguide: {error}", file=sys.stderr)
+        return TRY_AGAIN if given.command is _role else 1
+    except KeyboardInterrupt:
+        print("studyguide: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("studyguide", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True)
+    _add_run(commands.add_parser("run", help="blur a folder of images in one or more of the ways"))
+    charts = commands.add_parser("charts", help="redraw the charts from the newest logs")
+    charts.add_argument("--logs", type=Path, default=Path("logs"), help="folder of logs")
+    charts.add_argument("--charts", type=Path, default=Path("visualize"), help="folder of charts")
+    charts.set_defaults(command=_charts)
+    doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
+    doctor.set_defaults(command=_doctor)
+    for name in ("sequential", "coordinator", "worker", "assembler"):
+        role = commands.add_parser(name, help=f"run the role {name} in this process")
+        _add_role(role, role=name)
+    service = commands.add_parser("service", help="run roles of g in this process")
+    service.add_argument(
+        "--mode", dest="role", choices=("coordinator", "worker", "assembler", "all"), default="all"
+    )
+    _add_role(service)
+    return parser
+
+
+# --- studyguide run ------------------------------------------------------------------------------
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("approaches", nargs="+", metavar="APPROACH", help="a to g, or all")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
+    parser.add_argument("--backend", default="local", help="where d to g run: local")
+    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
+    parser.add_argument(
+        "--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)"
+    )
+    _add_fault(parser)
+    add_options(parser)
+    parser.set_defaults(command=_run)
+
+
+def _add_fault(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="KIND:IMAGE:TILE", help="plant a fault"
+    )
+
+
+def _run(given: argparse.Namespace) -> int:
+    from studyguide.report import RunReport, comparison
+
+    reports: list[RunReport] = []
+    failed = False
+    for letter in _letters(given.approaches):
+        try:
+            reports.append(_run_one(letter, given))
+        except UsageError:
+            raise
+        except StudyguideError as error:
+            print(f"studyguide: approach {letter}: {error}", file=sys.stderr)
+            failed = True
+    print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
+    for report in reports:
+        for item in report.failed_images:
+            print(f"failed in {report.approach}: {item['error']}", file=sys.stderr)
+    if given.json:
+        print(json.dumps([report.to_dict() for report in reports], indent=1))
+    return 1 if failed or not all(report.ok for report in reports) else 0
+
+
+def _letters(names: list[str]) -> list[str]:
+    from studyguide.approaches import APPROACHES
+
+    for name in names:
+        if name != "all" and name not in APPROACHES:
+            choices = " ".join(APPROACHES)
+            raise UsageError(f"The approach is {name!r}", f"Use any of {choices}, or all")
+    return list(dict.fromkeys(APPROACHES if "all" in names else names))
+
+
+def _run_one(letter: str, given: argparse.Namespace) -> Any:
+    from tqdm import tqdm
+
+    from studyguide.cluster import KillWorker
+    from studyguide.runs import run
+
+    chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
+    with tqdm(desc=letter, unit=" tiles", disable=not sys.stderr.isatty(), leave=False) as bar:
+        return run(
+            letter,
+            logs=given.logs,
+            backend=given.backend,
+            on_event=lambda event: bar.update() if event.stage == "blur" else None,
+            chaos=chaos,
+            faults=given.fault,
+            **_settings(given),
+        )
+
+
+def _settings(given: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in OPTIONS if hasattr(given, name)}
+
+
+# --- the roles of d to g -------------------------------------------------------------------------
+
+
+def _add_role(parser: argparse.ArgumentParser, **defaults: str) -> None:
+    letters = "d" if defaults.get("role") == "sequential" else "efg"
+    parser.add_argument("--approach", choices=letters, default=letters[-1])
+    parser.add_argument("--name", default=socket.gethostname(), help="name of this process")
+    parser.add_argument("--folder", type=Path, default=Path("run"), help="shared by all roles")
+    parser.add_argument("--run", default="", help="name of the run; equal names go on with it")
+    parser.add_argument("--prefix", default="{sg}:", help="prefix of all keys in Redis")
+    if letters != "d":
+        parser.add_argument("--redis", default=redis_url(), help="address; default: $REDIS_URL")
+    _add_fault(parser)
+    add_options(parser)
+    parser.set_defaults(command=_role, **defaults)
+
+
+def _role(given: argparse.Namespace) -> int:
+    from studyguide.faults import Fault
+    from studyguide.roles import Role, serve
+
+    if given.approach != "d" and not given.redis:
+        raise UsageError("No Redis is named", "Use --redis URL or set REDIS_URL")
+    role = Role(
+        name=given.name,
+        role=given.role,
+        approach=given.approach,
+        settings=from_options(_settings(given)),
+        folder=given.folder,
+        redis_url=getattr(given, "redis", ""),
+        prefix=given.prefix,
+        run_id=given.run,
+        started=STARTED,
+        faults=tuple(Fault.parse(text) for text in given.fault),
+    )
+    try:
+        return serve(role)
+    except StudyguideError:
+        raise
+    except Exception:
+        logging.getLogger(__name__).exception("%s ends", given.name)
+        return OUR_ERROR
+
+
+# --- studyguide charts, studyguide doctor --------------------------------------------------------
+
+
+def _charts(given: argparse.Namespace) -> int:
+    from studyguide.approaches import APPROACHES
+    from studyguide.charts import draw_all
+
+    stems = [approach.stem for approach in APPROACHES.values()]
+    drawn = draw_all(given.logs, given.charts, stems)
+    for path in drawn:
+        print(path)
+    return 0 if drawn else 1
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from studyguide.doctor import describe
+
+    print("\n".join(f"{name:12} {value}" for name, value in describe().items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

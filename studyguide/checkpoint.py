@@ -1,0 +1,141 @@
+"""Where f and g keep pixels: durable, content-addressed and safe to write twice.
+
+A result's reference begins with the sha256 of its pixels (64 hex digits), so a damaged one is
+noticed and a second one of the same tile is equal to the first. `FileStore` keeps pixels in a
+folder that all roles share and only references travel through Redis; `RedisStore` is for roles that
+share no folder and keeps the pixels in Redis.
+"""
+
+import hashlib
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from studyguide import images, work
+from studyguide.errors import MessageError
+from studyguide.queues import Link
+from studyguide.tiles import Pixels, Tile, window
+from studyguide.work import ImageJob, TileTask
+
+DIGEST = 64  # hex digits of a sha256
+
+
+class Store(Protocol):
+    """What roles need of a store."""
+
+    def put_image(self, job: ImageJob, pixels: Pixels) -> None:
+        """Keep an image where workers find its windows."""
+
+    def window(self, job: ImageJob, tile: Tile) -> Pixels:
+        """A tile with its halo, uint8, shape `job.window_shape(tile)`; MessageError if absent."""
+
+    def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
+        """Keep a tile's pixels durably; return the reference to commit."""
+
+    def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
+        """A tile's pixels, uint8, shape `job.core_shape(tile)`; MessageError if damaged."""
+
+
+class FileStore:
+    """Pixels in files; a name is made of hashes and numbers, never of what a message says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open = lru_cache(maxsize=8)(self._open_image)
+
+    def put_image(self, job: ImageJob, pixels: Pixels) -> None:
+        """Write the image once, as an array that workers map instead of decoding."""
+        path = self._image_path(job)
+        if not path.exists():
+            with images.atomic(path) as file:
+                np.save(file, pixels)
+
+    def window(self, job: ImageJob, tile: Tile) -> Pixels:
+        """Copy a window out of the mapped image."""
+        return window(self._open(job), tile, job.blur.radius)
+
+    def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
+        """Write the pixels under their digest."""
+        digest = images.sha256(pixels)
+        with images.atomic(self._result_path(job, tile, digest)) as file:
+            file.write(pixels.data)
+        return digest.encode()
+
+    def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
+        """Read the pixels back."""
+        digest = _checked_digest(reference)
+        try:
+            body = self._result_path(job, tile, digest).read_bytes()
+        except FileNotFoundError as error:
+            raise MessageError(f"The result of tile {tile.index} of {job.image} is gone") from error
+        return _checked_pixels(job, tile, digest, body)
+
+    def _image_path(self, job: ImageJob) -> Path:
+        return self.folder / f"{job.key}.npy"
+
+    def _result_path(self, job: ImageJob, tile: Tile, digest: str) -> Path:
+        return self.folder / job.key / f"{tile.index}-{digest}.raw"
+
+    def _open_image(self, job: ImageJob) -> Pixels:
+        try:
+            image: Pixels = np.load(self._image_path(job), mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise MessageError(f"The pixels of {job.image} are not in {self.folder}") from error
+        if image.shape != job.shape or image.dtype != np.uint8:
+            raise MessageError(
+                f"The pixels of {job.image} have shape {image.shape}, not {job.shape}"
+            )
+        return image
+
+
+class RedisStore:
+    """Pixels in Redis: `src:<job>` holds windows until the image ends, results hold their pixels."""
+
+    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
+        self.link = link
+        self.prefix = prefix
+
+    def put_image(self, job: ImageJob, pixels: Pixels) -> None:
+        """Store all windows of an image."""
+        for task in work.plan(job, pixels):
+            self.link(partial(_put, self._key(job), task))
+
+    def window(self, job: ImageJob, tile: Tile) -> Pixels:
+        """Fetch one window."""
+        body = self.link(lambda client: client.hget(self._key(job), str(tile.index)))
+        if body is None:
+            raise MessageError(f"The window of tile {tile.index} of {job.image} is not in Redis")
+        return work.to_pixels(body, job.window_shape(tile))
+
+    def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
+        """The reference is the digest and the pixels themselves."""
+        body = pixels.tobytes()
+        return hashlib.sha256(body).hexdigest().encode() + body
+
+    def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
+        """Take the pixels out of the reference."""
+        return _checked_pixels(job, tile, _checked_digest(reference), reference[DIGEST:])
+
+    def _key(self, job: ImageJob) -> str:
+        return f"{self.prefix}src:{job.key}"
+
+
+def _put(key: str, task: TileTask, client: Any) -> None:
+    client.hset(key, str(task.tile.index), task.window.tobytes())
+
+
+def _checked_digest(reference: bytes) -> str:
+    digest = reference[:DIGEST].decode("ascii", "replace")
+    if len(digest) < DIGEST or not set(digest) <= set("0123456789abcdef"):
+        raise MessageError(f"{digest[:20]!r} is no sha256")
+    return digest
+
+
+def _checked_pixels(job: ImageJob, tile: Tile, digest: str, body: bytes) -> Pixels:
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise MessageError(
+            f"The pixels of tile {tile.index} of {job.image} are not those of its digest"
+        )
+    return work.to_pixels(body, job.core_shape(tile))

@@ -1,0 +1,34 @@
+"""What is installed here, and what a run will use."""
+
+import shutil
+import subprocess
+
+from studyguide.errors import StudyguideError
+from studyguide.redis_server import external_server, find_server, safe_url
+from studyguide.report import machine
+from studyguide.settings import redis_url
+
+
+def describe() -> dict[str, str]:
+    """Versions, cores, the Redis that e to g will use, and whether a cluster answers."""
+    found = {name: str(value) for name, value in machine().items()}
+    return {**found, "Redis server": _redis(), "cluster": _cluster()}
+
+
+def _redis() -> str:
+    try:
+        if url := redis_url():
+            return f"{external_server(url)} at {safe_url(url)} (REDIS_URL)"
+        return f"{find_server()}, started for each run"
+    except StudyguideError as error:
+        return f"none: {error}"
+
+
+def _cluster() -> str:
+    if not shutil.which("kubectl"):
+        return "none: kubectl is not installed; d to g run on processes of this machine"
+    command = ["kubectl", "config", "current-context"]
+    context = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    if context.returncode:
+        return "none: kubectl has no context; d to g run on processes of this machine"
+    return f"context {context.stdout.strip()}"

@@ -1,0 +1,81 @@
+"""The error tree: every error says what is wrong, with which value, and what to do next.
+
+::
+
+    StudyguideError
+    ├── UsageError          a wrong setting or argument: nothing was started (exit code 2)
+    ├── ImageError          one image cannot be done; the others can (exit code 1)
+    ├── QueueError          Redis is absent, refuses us, or went away for good
+    ├── MessageError        a message, result file or event log is not what it should be
+    ├── ToolError           another program failed: its command, exit code and stderr
+    └── Cancelled           a channel was cancelled because another stage failed
+"""
+
+from collections.abc import Sequence
+
+
+class StudyguideError(Exception):
+    """Base of all errors that this library raises on purpose.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, naming the file or setting and the value found there.
+    remedy : str
+        What the reader can do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.remedy}." if self.remedy else f"{self.problem}."
+
+
+class UsageError(StudyguideError):
+    """A setting or an argument is wrong; nothing was started."""
+
+
+class ImageError(StudyguideError):
+    """One image cannot be read, blurred or saved; the others can."""
+
+
+class QueueError(StudyguideError):
+    """Redis is absent, refuses us, or went away for longer than we are willing to wait."""
+
+
+class MessageError(StudyguideError):
+    """A message, a result file or an event log is damaged or of another version."""
+
+
+class ToolError(StudyguideError):
+    """Another program failed.
+
+    Parameters
+    ----------
+    command : sequence of str
+        What was run, without secrets.
+    exit_code : int or None
+        Its exit code; None if it was stopped after a time-out.
+    stderr : str
+        What it said, as it said it.
+    """
+
+    def __init__(
+        self, command: Sequence[str], exit_code: int | None, stderr: str, remedy: str = ""
+    ) -> None:
+        end = "timed out" if exit_code is None else f"ended with exit code {exit_code}"
+        said = stderr.strip() or "it said nothing"
+        super().__init__(f"`{' '.join(command)}` {end}: {said}", remedy)
+        self.command = tuple(command)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
+class Cancelled(StudyguideError):
+    """A channel was cancelled because another stage failed or the run was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("The run was cancelled")

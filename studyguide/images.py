@@ -1,0 +1,176 @@
+"""Loading and saving images: what people have in folders, in and out of uint8 arrays.
+
+Grey stays grey (H, W); all else becomes RGB (H, W, 3), or RGBA (H, W, 4) where there is
+transparency. Palettes and CMYK are converted, 16 bits are scaled down to 8, and the rotation that
+a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred as they are stored.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from studyguide.errors import ImageError, UsageError
+from studyguide.tiles import Pixels
+
+FORMATS = {
+    ".png": ("PNG",),
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".webp": ("WEBP",),
+    ".tif": ("TIFF",),
+    ".tiff": ("TIFF",),
+}
+# Pillow refuses beyond this, about 179 million pixels; a small file that claims more is a bomb.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+# Level 1 takes about a quarter of the time of Pillow's default, for files a third larger.
+PNG_LEVEL = 1
+
+
+def find(folder: Path) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
+    """List a folder's images by name, and those that cannot be done because two share a stem.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"The image folder {folder} does not exist", "Name a folder with --images")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    if not paths:
+        kinds = " ".join(FORMATS)
+        raise UsageError(
+            f"The folder {folder} holds no image", f"Put files of these kinds in: {kinds}"
+        )
+    first: dict[str, Path] = {}
+    for path in paths:
+        first.setdefault(path.stem, path)
+    clashes = [path for path in paths if first[path.stem] != path]
+    return list(first.values()), [(path, _clash(path, first[path.stem])) for path in clashes]
+
+
+def _clash(path: Path, first: Path) -> ImageError:
+    both = f"both would be saved as {path.stem}.png"
+    return ImageError(f"{path} has the same stem as {first.name}: {both}", "Rename one of them")
+
+
+def load(path: Path) -> Pixels:
+    """Read an image file.
+
+    Returns
+    -------
+    uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
+
+    Raises
+    ------
+    ImageError
+        If the file is no whole image of the kind that its name says, or too large.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            _check_format(path, image.format or "no image")
+            return _convert(image)
+    except Image.DecompressionBombError as error:
+        limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
+        raise ImageError(f"{path} claims more than {limit}", "Scale it down first") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} is gone", "Restore the file and run again") from error
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        cause = "is empty" if path.stat().st_size == 0 else f"cannot be read as an image ({error})"
+        raise ImageError(f"{path} {cause}", "Replace or remove the file") from error
+
+
+def _check_format(path: Path, found: str) -> None:
+    expected = FORMATS.get(path.suffix.lower(), (found,))
+    if found not in expected:
+        raise ImageError(
+            f"{path} holds {found} data though its name says {expected[0]}",
+            f"Rename it to {path.stem}.{found.lower()} or export it again",
+        )
+
+
+def _convert(image: Image.Image) -> Pixels:
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    mode = upright.mode
+    if mode.startswith(("I", "F")):
+        return _scale(np.asarray(upright))
+    if mode in ("1", "L"):
+        return np.asarray(upright.convert("L"))
+    see_through = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info
+    return np.asarray(upright.convert("RGBA" if see_through else "RGB"))
+
+
+def _scale(samples: np.ndarray) -> Pixels:
+    """Bring 16-bit, 32-bit and float samples of a grey image to 0..255, its range kept."""
+    if samples.dtype.kind == "f":
+        full = 1.0 if np.nanmax(samples) <= 1.0 else 255.0
+    else:
+        full = 65535.0 if samples.dtype.itemsize == 2 or samples.max() > 255 else 255.0
+    scaled = np.nan_to_num(samples.astype(np.float64)) * (255.0 / full)
+    return np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)
+
+
+def sha256(pixels: Pixels) -> str:
+    """Digest of an image's pixels in C order: equal for equal pixels, whatever the file format."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+
+
+def save(path: Path, pixels: Pixels) -> None:
+    """Write a PNG atomically: the file is whole or not there.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be written, for example to a full disk.
+    """
+    try:
+        with atomic(path) as file:
+            Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_LEVEL)
+    except OSError as error:
+        raise ImageError(
+            f"{path} cannot be saved ({error.strerror or error})",
+            "Free some space or choose another folder with --output",
+        ) from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `path` once the body has ended well and is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before the work starts whether images can be saved.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be made or written to.
+    """
+    try:
+        with atomic(folder / "probe"):
+            pass
+        (folder / "probe").unlink()
+    except OSError as error:
+        raise UsageError(
+            f"The output folder {folder} cannot be written ({error.strerror or error})",
+            "Choose another folder with --output",
+        ) from error

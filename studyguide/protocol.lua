@@ -1,0 +1,191 @@
+-- The queue protocol of f and g: every change of state, each one atomic script call.
+--
+-- KEYS[1] is the prefix P, for example {sg}: ; its hash tag keeps a cluster's keys on one shard.
+-- ARGV[1] is the command, the rest are its arguments.
+--
+--   P tasks      stream   tiles to do (spec, tile, attempt); group `workers`; a hint, not the truth
+--   P delayed    zset     tiles waiting for their retry; score: due time in ms, server clock
+--   P dlq        stream   dead letters, for people
+--   P ready      stream   jobs whose tiles are all done or dead; group `assemblers`
+--   P hb:<name>  string   heartbeat of a consumer, expires
+--   P state:<job> string  how the image ended: saved, partial or failed
+--   P enq:<job>  set      tiles that were put into the stream
+--   P done:<job> set      tiles that are finished: the checkpoint
+--   P res:<job>  hash     tile -> result (digest, or digest and pixels); the truth
+--   P dead:<job> hash     tile -> error of its last attempt
+--
+-- Redis may replay a script only in part after a crash (the tail of its append-only file is torn),
+-- so the effects of each command stand in an order in which every prefix is safe: first what must
+-- not be lost, last what lets go of the entry. XDEL comes before XACK because an entry that is
+-- acknowledged but still there would count as work for ever; the reverse is cleared by `reclaim`.
+
+local prefix, command = KEYS[1], ARGV[1]
+local commands = {}
+
+local function key(name, job)
+  return job and (prefix .. name .. ':' .. job) or (prefix .. name)
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function put(spec, tile, attempt)
+  redis.call('XADD', key('tasks'), '*', 'spec', spec, 'tile', tile, 'attempt', attempt)
+end
+
+local function let_go(stream, group, entry)
+  redis.call('XDEL', key(stream), entry)
+  redis.call('XACK', key(stream), group, entry)
+end
+
+local function announce_if_complete(job, spec, total)
+  local over = redis.call('HLEN', key('res', job)) + redis.call('HLEN', key('dead', job))
+  if over >= tonumber(total) and redis.call('EXISTS', key('state', job)) == 0 then
+    redis.call('XADD', key('ready'), '*', 'spec', spec)
+  end
+end
+
+-- enqueue job spec tile...  -> how many were new
+function commands.enqueue(job, spec, ...)
+  local added = 0
+  for _, tile in ipairs({...}) do
+    if redis.call('SISMEMBER', key('enq', job), tile) == 0 then
+      put(spec, tile, 1)
+      redis.call('SADD', key('enq', job), tile)
+      added = added + 1
+    end
+  end
+  return added
+end
+
+-- commit entry job spec tile result total  -> 1 for the first result of this tile, 0 for a later one
+function commands.commit(entry, job, spec, tile, result, total)
+  local first = redis.call('HSETNX', key('res', job), tile, result)
+  redis.call('SADD', key('done', job), tile)
+  redis.call('HDEL', key('dead', job), tile)
+  announce_if_complete(job, spec, total)
+  let_go('tasks', 'workers', entry)
+  return first
+end
+
+-- fail entry job spec tile attempt max_attempts delay_ms error total  -> retry | dead | done
+function commands.fail(entry, job, spec, tile, attempt, max_attempts, delay_ms, error, total)
+  local verdict = 'done'
+  if redis.call('HEXISTS', key('res', job), tile) == 0 then
+    if tonumber(attempt) < tonumber(max_attempts) then
+      local member = tile .. '|' .. (attempt + 1) .. '|' .. spec
+      redis.call('ZADD', key('delayed'), now_ms() + delay_ms, member)
+      verdict = 'retry'
+    else
+      if redis.call('HEXISTS', key('dead', job), tile) == 0 then
+        redis.call('XADD', key('dlq'), '*', 'spec', spec, 'tile', tile, 'error', error)
+      end
+      redis.call('HSET', key('dead', job), tile, error)
+      announce_if_complete(job, spec, total)
+      verdict = 'dead'
+    end
+  end
+  let_go('tasks', 'workers', entry)
+  return verdict
+end
+
+-- promote limit  -> how many retries came due and are in the stream again
+function commands.promote(limit)
+  local due = redis.call('ZRANGEBYSCORE', key('delayed'), '-inf', now_ms(), 'LIMIT', 0, limit)
+  for _, member in ipairs(due) do
+    local tile, attempt, spec = string.match(member, '^(%d+)|(%d+)|(.*)$')
+    put(spec, tile, attempt)
+    redis.call('ZREM', key('delayed'), member)
+  end
+  return #due
+end
+
+-- beat stream group consumer ttl_ms entry...  -> renew the leases that are still the consumer's
+function commands.beat(stream, group, consumer, ttl_ms, ...)
+  redis.call('SET', key('hb', consumer), 1, 'PX', ttl_ms)
+  for _, entry in ipairs({...}) do
+    local lease = redis.call('XPENDING', key(stream), group, entry, entry, 1)
+    if lease[1] and lease[1][2] == consumer then
+      redis.call('XCLAIM', key(stream), group, consumer, 0, entry, 'JUSTID')
+    end
+  end
+end
+
+-- reclaim stream group consumer idle_ms count  -> {entry, last owner, deliveries, fields}...
+function commands.reclaim(stream, group, consumer, idle_ms, count)
+  local taken = {}
+  local idle = redis.call('XPENDING', key(stream), group, 'IDLE', idle_ms, '-', '+', count)
+  for _, lease in ipairs(idle) do
+    local entry, owner, deliveries = lease[1], lease[2], lease[4]
+    local claimed = redis.call('XCLAIM', key(stream), group, consumer, idle_ms, entry)
+    if claimed[1] then
+      taken[#taken + 1] = {entry, owner, deliveries + 1, claimed[1][2]}
+    else
+      redis.call('XACK', key(stream), group, entry)
+    end
+  end
+  return taken
+end
+
+-- reap stream group  -> forget consumers that hold nothing and no longer beat
+function commands.reap(stream, group)
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', key(stream), group)) do
+    local name, pending = info[2], info[6]
+    if pending == 0 and redis.call('EXISTS', key('hb', name)) == 0 then
+      redis.call('XGROUP', 'DELCONSUMER', key(stream), group, name)
+    end
+  end
+end
+
+-- audit job spec total  -> tiles that are nowhere and must be enqueued again
+-- Anti-entropy: with the stream and the delayed set empty nothing is in flight, so what has neither
+-- a result nor a death is missing, whatever made it so.
+function commands.audit(job, spec, total)
+  local missing = {}
+  if redis.call('XLEN', key('tasks')) > 0 or redis.call('ZCARD', key('delayed')) > 0 then
+    return missing
+  end
+  for tile = 0, total - 1 do
+    if redis.call('HEXISTS', key('res', job), tile) == 1 then
+      redis.call('SADD', key('done', job), tile)
+    elseif redis.call('HEXISTS', key('dead', job), tile) == 0 then
+      redis.call('SREM', key('enq', job), tile)
+      missing[#missing + 1] = tile
+    end
+  end
+  if #missing == 0 and redis.call('XLEN', key('ready')) == 0 then
+    announce_if_complete(job, spec, total)
+  end
+  return missing
+end
+
+-- reject job spec tile result  -> a result proved corrupt: do its tile again
+-- The assembler keeps the announcement until it has rejected all that is corrupt, then lets go.
+function commands.reject(job, spec, tile, result)
+  if redis.call('HGET', key('res', job), tile) == result then
+    put(spec, tile, 1)
+    redis.call('SREM', key('done', job), tile)
+    redis.call('HDEL', key('res', job), tile)
+  end
+end
+
+-- withdraw entry  -> let go of an announcement whose job turned out not to be complete
+function commands.withdraw(entry)
+  let_go('ready', 'assemblers', entry)
+end
+
+-- finish entry job state  -> the image's end is on disk: say so and let go of its announcement
+function commands.finish(entry, job, state)
+  redis.call('SET', key('state', job), state)
+  let_go('ready', 'assemblers', entry)
+end
+
+-- discard stream group entry error  -> an entry that nobody can read is a dead letter
+function commands.discard(stream, group, entry, error)
+  redis.call('XADD', key('dlq'), '*', 'entry', entry, 'error', error)
+  let_go(stream, group, entry)
+end
+
+return commands[command](unpack(ARGV, 2))

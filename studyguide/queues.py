@@ -1,0 +1,365 @@
+"""The two queues: a Redis list that forgets what it hands out, and a Redis stream that does not.
+
+`ListQueue` (e) delivers at most once: a tile that was popped is known to its worker alone.
+`StreamQueue` (f, g) delivers at least once: a tile is leased to a worker, which renews the lease
+with its heartbeat; whoever goes silent for a visibility timeout loses it to another. Every change
+of state is one atomic call into protocol.lua. Commands are those of Redis 6.2 and of Valkey.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from studyguide.errors import Cancelled, MessageError, QueueError
+from studyguide.tiles import Tile
+from studyguide.work import ImageJob, find_tile, parse_job
+
+log = logging.getLogger(__name__)
+
+SOCKET_TIMEOUT_S = 4.0  # longer than any call blocks: an answer that takes longer never comes
+GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
+BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
+
+
+def safe_url(url: str) -> str:
+    """The address without its password, fit for messages and logs."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class Link:
+    """A connection to Redis that outlives the server's absence.
+
+    Parameters
+    ----------
+    url : str
+        As redis-py takes it.
+    patience_s : float
+        Seconds that an operation is retried for before `QueueError`.
+    stop : threading.Event, optional
+        Ends the waiting with `Cancelled`.
+    """
+
+    def __init__(
+        self, url: str, patience_s: float = 30.0, stop: threading.Event | None = None
+    ) -> None:
+        self.url = url
+        self.patience_s = patience_s
+        self.stop = stop or threading.Event()
+        self.healthy_since = time.monotonic()  # since when every answer came, and in time
+        self.repair: Callable[[redis.Redis], None] | None = None  # makes lost groups again
+        # Retries are ours alone: redis-py's default would make one call last for a minute.
+        self._client = redis.Redis.from_url(
+            url, socket_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+
+    def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.5) -> Any:
+        """Do an idempotent operation; wait and do it again while Redis cannot be reached.
+
+        Raises
+        ------
+        QueueError
+            If Redis stays away for longer than our patience, or refuses us.
+        Cancelled
+            If we were told to stop meanwhile.
+        """
+        deadline, pause = time.monotonic() + self.patience_s, 0.05
+        while True:
+            begun = time.monotonic()
+            try:
+                answer = operation(self._client)
+                if time.monotonic() - begun > usual_s + 0.5:
+                    self.healthy_since = time.monotonic()
+                return answer
+            except redis.RedisError as error:
+                self.healthy_since = time.monotonic()
+                self._judge(error, time.monotonic() > deadline)
+            if self.stop.wait(pause * random.uniform(0.5, 1.5)):
+                raise Cancelled
+            pause = min(2 * pause, 1.0)
+
+    def _judge(self, error: redis.RedisError, too_late: bool) -> None:
+        """Return if trying again may help; raise if not."""
+        if isinstance(error, redis.AuthenticationError):
+            raise self._error("refuses our password", error) from error
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            if too_late:
+                raise self._error(f"did not answer for {self.patience_s:g} s", error) from error
+        elif "NOGROUP" in str(error) and self.repair:
+            with suppress(redis.RedisError):
+                self.repair(self._client)
+        elif too_late or not str(error).startswith(("MISCONF", "OOM", "LOADING")):
+            raise self._error("answered with an error", error) from error
+
+    def _error(self, what: str, error: Exception) -> QueueError:
+        return QueueError(
+            f"Redis at {safe_url(self.url)} {what} ({error})",
+            "Check its address, its password and that it runs",
+        )
+
+    def server_time(self) -> float:
+        """The server's clock in seconds since the epoch, corrected for half the round trip."""
+
+        def ask(client: Any) -> tuple[float, float]:
+            start = time.perf_counter()
+            seconds, micros = client.time()
+            half = (time.perf_counter() - start) / 2
+            return half, seconds + micros / 1e6 + half
+
+        _, now = min(self(ask) for _ in range(3))
+        return float(now)
+
+
+# --- e: at most once -----------------------------------------------------------------------------
+
+
+class ListQueue:
+    """Redis lists `tasks` and `results`; a message that is popped exists in its worker's memory only.
+
+    The set `received:<job>` and the key `saved:<job>` let the coordinator see how far a run is.
+    """
+
+    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
+        self.link = link
+        self.prefix = prefix
+
+    def put(self, name: str, message: bytes) -> None:
+        """Append a message to the list `tasks` or `results`."""
+        self.link(lambda client: client.lpush(self.prefix + name, message))
+
+    def take(self, name: str) -> bytes | None:
+        """Pop the oldest message; None if none came within `BLOCK_S`. From here on it is ours alone."""
+        popped = self.link(lambda client: client.brpop([self.prefix + name], BLOCK_S), BLOCK_S)
+        return popped[1] if popped else None
+
+    def length(self, name: str) -> int:
+        """Messages that wait in a list."""
+        return int(self.link(lambda client: client.llen(self.prefix + name)))
+
+    def note_received(self, job: ImageJob, tile: Tile) -> None:
+        """The assembler has this tile."""
+        key = f"{self.prefix}received:{job.key}"
+        self.link(lambda client: client.sadd(key, tile.index))
+
+    def received(self, job: ImageJob) -> set[int]:
+        """Tiles that the assembler has."""
+        found = self.link(lambda client: client.smembers(f"{self.prefix}received:{job.key}"))
+        return {int(index) for index in found}
+
+    def set_state(self, job: ImageJob, state: str) -> None:
+        """Say how the image ended: saved or failed."""
+        self.link(lambda client: client.set(f"{self.prefix}state:{job.key}", state))
+
+    def state(self, job: ImageJob) -> str:
+        """How the image ended; empty while it has not."""
+        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
+        return (found or b"").decode()
+
+
+# --- f and g: at least once ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A tile that was delivered to us, and is ours as long as we renew it.
+
+    `deliveries` counts how often it was handed out, `owner` is who held it before.
+    """
+
+    entry: str
+    job: ImageJob
+    tile: Tile
+    attempt: int = 1
+    deliveries: int = 1
+    owner: str = ""
+
+    @property
+    def trial(self) -> int:
+        """How many times the tile was tried, this time included: failures and reclaims."""
+        return self.attempt + self.deliveries - 1
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A job whose tiles are all done or dead, delivered to an assembler."""
+
+    entry: str
+    job: ImageJob
+
+
+class StreamQueue:
+    """The protocol of f and g over one connection; every call may safely be made twice."""
+
+    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
+        self.link = link
+        self.prefix = prefix
+        source = files("studyguide").joinpath("protocol.lua").read_text()
+        self._script = redis.Redis().register_script(source)
+        link.repair = self._make_groups
+        link(self._make_groups)
+
+    def _make_groups(self, client: Any) -> None:
+        """Groups start at 0, not at $: what was added before them must be delivered too."""
+        for stream, group in GROUPS.items():
+            try:
+                client.xgroup_create(self.prefix + stream, group, "0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def _call(self, command: str, *args: Any) -> Any:
+        """One command of protocol.lua."""
+        return self.link(lambda client: self._script([self.prefix], [command, *args], client))
+
+    # -- the coordinator's side
+
+    def enqueue(self, job: ImageJob, tiles: Sequence[Tile]) -> int:
+        """Queue tiles that were not queued before; return how many were new."""
+        return int(self._call("enqueue", job.key, job.to_json(), *(tile.index for tile in tiles)))
+
+    def backlog(self) -> int:
+        """Tiles that wait or are being worked on."""
+        return int(self.link(lambda client: client.xlen(f"{self.prefix}tasks")))
+
+    def audit(self, job: ImageJob) -> list[Tile]:
+        """Tiles that are neither in flight nor over, to be queued again."""
+        missing = self._call("audit", job.key, job.to_json(), len(job.tiles))
+        return [job.tiles[int(index)] for index in missing]
+
+    def state(self, job: ImageJob) -> str:
+        """How the image ended (saved, partial or failed); empty while it has not."""
+        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
+        return (found or b"").decode()
+
+    def reap(self) -> None:
+        """Forget consumers that hold nothing and no longer beat."""
+        for stream, group in GROUPS.items():
+            self._call("reap", stream, group)
+
+    # -- the worker's side
+
+    def read(self, consumer: str, count: int = 1) -> list[Lease]:
+        """Take new tiles; waits for `BLOCK_S` at most."""
+        return self._leases(
+            (entry, "", 1, fields) for entry, fields in self._read("tasks", consumer, count)
+        )
+
+    def reclaim(self, consumer: str, idle_s: float, count: int = 1) -> list[Lease]:
+        """Take over tiles whose lease was not renewed for `idle_s`."""
+        return self._leases(self._reclaim("tasks", consumer, idle_s, count))
+
+    def commit(self, lease: Lease, result: bytes) -> bool:
+        """Record a tile's result and let go of it; False if another result came first."""
+        job = lease.job
+        args = (lease.entry, job.key, job.to_json(), lease.tile.index, result, len(job.tiles))
+        return bool(self._call("commit", *args))
+
+    def fail(self, lease: Lease, error: str, delay_s: float, max_attempts: int) -> str:
+        """Schedule a retry or, after the last attempt, a dead letter.
+
+        Returns
+        -------
+        {"retry", "dead", "done"}
+            `done` if another worker finished the tile meanwhile.
+        """
+        job, delay_ms = lease.job, int(delay_s * 1000)
+        where = (lease.entry, job.key, job.to_json(), lease.tile.index)
+        what = (lease.attempt, max_attempts, delay_ms, error, len(job.tiles))
+        return str(self._call("fail", *where, *what).decode())
+
+    def promote(self) -> int:
+        """Put retries that came due into the stream; return how many."""
+        return int(self._call("promote", 100))
+
+    def beat(self, stream: str, consumer: str, ttl_s: float, entries: Sequence[str]) -> None:
+        """Say that a consumer is alive and renew its leases."""
+        self._call("beat", stream, GROUPS[stream], consumer, int(ttl_s * 1000), *entries)
+
+    def stop_beating(self, consumer: str) -> None:
+        """Say that a consumer is leaving."""
+        self.link(lambda client: client.delete(f"{self.prefix}hb:{consumer}"))
+
+    # -- the assembler's side
+
+    def read_ready(self, consumer: str) -> list[Announcement]:
+        """Take jobs that are complete; waits for `BLOCK_S` at most."""
+        return self._announcements(self._read("ready", consumer, 1))
+
+    def reclaim_ready(self, consumer: str, idle_s: float) -> list[Announcement]:
+        """Take over jobs from an assembler that went silent."""
+        found = self._reclaim("ready", consumer, idle_s, 1)
+        return self._announcements((entry, fields) for entry, _, _, fields in found)
+
+    def results(self, job: ImageJob) -> dict[int, bytes]:
+        """Tile index -> result, for all tiles that are done."""
+        found = self.link(lambda client: client.hgetall(f"{self.prefix}res:{job.key}"))
+        return {int(index): result for index, result in found.items()}
+
+    def reject(self, job: ImageJob, tile: Tile, result: bytes) -> None:
+        """This result is corrupt: do its tile again."""
+        self._call("reject", job.key, job.to_json(), tile.index, result)
+
+    def withdraw(self, announcement: Announcement) -> None:
+        """Let go of a job that turned out not to be complete."""
+        self._call("withdraw", announcement.entry)
+
+    def finish(self, announcement: Announcement, state: str) -> None:
+        """The image ended so: saved, partial or failed."""
+        self._call("finish", announcement.entry, announcement.job.key, state)
+
+    # -- reading entries
+
+    def _read(
+        self, stream: str, consumer: str, count: int
+    ) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+        streams = {self.prefix + stream: ">"}
+        block_ms = int(BLOCK_S * 1000)
+        found = self.link(
+            lambda client: client.xreadgroup(GROUPS[stream], consumer, streams, count, block_ms),
+            BLOCK_S,
+        )
+        return ((entry.decode(), fields) for _, entries in found or [] for entry, fields in entries)
+
+    def _reclaim(
+        self, stream: str, consumer: str, idle_s: float, count: int
+    ) -> Iterator[tuple[str, str, int, dict[bytes, bytes]]]:
+        found = self._call("reclaim", stream, GROUPS[stream], consumer, int(idle_s * 1000), count)
+        for entry, owner, deliveries, flat in found:
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            yield entry.decode(), owner.decode(), int(deliveries), fields
+
+    def _leases(self, found: Iterable[tuple[str, str, int, dict[bytes, bytes]]]) -> list[Lease]:
+        leases = []
+        for entry, owner, deliveries, fields in found:
+            with self._discarding("tasks", entry):
+                job = parse_job(fields[b"spec"])
+                tile = find_tile(job, int(fields[b"tile"]))
+                leases.append(Lease(entry, job, tile, int(fields[b"attempt"]), deliveries, owner))
+        return leases
+
+    def _announcements(self, found: Iterable[tuple[str, dict[bytes, bytes]]]) -> list[Announcement]:
+        announcements = []
+        for entry, fields in found:
+            with self._discarding("ready", entry):
+                announcements.append(Announcement(entry, parse_job(fields[b"spec"])))
+        return announcements
+
+    @contextmanager
+    def _discarding(self, stream: str, entry: str) -> Iterator[None]:
+        """An entry that nobody can read becomes a dead letter instead of coming back for ever."""
+        try:
+            yield
+        except (MessageError, KeyError, ValueError) as error:
+            log.warning("discarded entry %s of %s: %s", entry, stream, error)
+            self._call("discard", stream, GROUPS[stream], entry, str(error))

@@ -1,0 +1,267 @@
+"""The run report: what one run did, computed from its events and from nothing else."""
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from studyguide.errors import MessageError, UsageError
+from studyguide.timeline import SCHEMA, Event, Timeline
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where every tile went. Deliveries may outnumber tiles; nothing else may."""
+
+    enqueued: int  # distinct tiles put into the queue
+    delivered: int  # times that a worker was handed a tile
+    finished: int  # distinct tiles whose result was handed over
+    redelivered: int  # deliveries of a tile beyond its first
+    duplicates: int  # results that came second and were dropped
+    dead_letters: int  # distinct tiles given up after their last attempt
+    lost: int  # distinct tiles that vanished with a worker
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> "Ledger":
+        """Count the tiles in a run's events."""
+        deliveries = Counter(_tiles(timeline.of("wait")))
+        return cls(
+            enqueued=len(set(_tiles(timeline.of("enqueue")))),
+            delivered=deliveries.total(),
+            finished=len(set(_tiles(timeline.of("transfer")))),
+            redelivered=deliveries.total() - len(deliveries),
+            duplicates=len(timeline.of("duplicate")),
+            dead_letters=len(set(_tiles(timeline.of("dead")))),
+            lost=len(set(_tiles(timeline.of("lost")))),
+        )
+
+
+def _tiles(events: Iterable[Event]) -> list[tuple[str, int]]:
+    return [(event.image, event.tile) for event in events if event.tile >= 0]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `studyguide.run` returns and `--json` prints.
+
+    `wall_s` is seconds from the start of the run to its last saved image, process starts included;
+    `blur_s` is CPU seconds spent blurring, summed over all workers.
+    """
+
+    approach: str
+    backend: str
+    images: int
+    tiles: int
+    workers: int
+    wall_s: float
+    blur_s: float
+    lost_tiles: int
+    redelivered: int
+    dead_letters: int
+    failed_images: list[dict[str, str]]
+    outputs: list[dict[str, str]]
+    ledger: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    timeline: Timeline = field(default_factory=lambda: Timeline([]), repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, approach: str, backend: str, timeline: Timeline, settings: dict[str, Any]
+    ) -> "RunReport":
+        """Compute the report of a run from its events."""
+        ledger = Ledger.of(timeline)
+        blurs, saves = timeline.of("blur"), timeline.of("save")
+        failed = {event.image: event.detail["error"] for event in timeline.of("failed")}
+        return cls(
+            approach=approach,
+            backend=backend,
+            images=len({event.image for event in saves} | set(failed)),
+            tiles=ledger.enqueued,
+            workers=int(settings["workers"]),
+            wall_s=round(timeline.seconds, 4),
+            blur_s=round(sum(event.detail.get("cpu_s", event.seconds) for event in blurs), 4),
+            lost_tiles=ledger.lost,
+            redelivered=ledger.redelivered,
+            dead_letters=ledger.dead_letters,
+            failed_images=[
+                {"image": name, "error": error} for name, error in sorted(failed.items())
+            ],
+            outputs=_outputs(saves),
+            ledger=asdict(ledger),
+            settings=settings,
+            machine=machine(),
+            started=datetime.fromtimestamp(timeline.start, UTC).isoformat(timespec="seconds"),
+            timeline=timeline,
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image was blurred and saved whole."""
+        return bool(self.outputs) and not self.failed_images
+
+    def pixels(self) -> dict[str, str]:
+        """Output file name -> sha256 of its pixels."""
+        return {Path(output["path"]).name: output["pixels_sha256"] for output in self.outputs}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON wants it, without the timeline."""
+        names = [item.name for item in fields(self) if item.name != "timeline"]
+        return {name: getattr(self, name) for name in names}
+
+
+def _outputs(saves: Iterable[Event]) -> list[dict[str, str]]:
+    """Path and digest of each image; one that was saved twice, after a crash, counts once."""
+    digests = {event.detail["path"]: event.detail["pixels_sha256"] for event in saves}
+    return [{"path": path, "pixels_sha256": digests[path]} for path in sorted(digests)]
+
+
+def machine() -> dict[str, Any]:
+    """What a run was recorded on, without names or addresses."""
+    packages = ("numpy", "numba", "Pillow", "redis")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+# --- logs ------------------------------------------------------------------------------------
+
+
+def write_log(report: RunReport, folder: Path, stem: str) -> Path:
+    """Write `<stem>_<UTC time>.txt` for people and `.json` with everything; return the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    timeline = report.timeline
+    stamp = datetime.fromtimestamp(timeline.start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    path = folder / f"{stem}_{stamp}.json"
+    head = json.dumps({"schema": SCHEMA, "report": report.to_dict()}, indent=1)[:-2]
+    events = ",\n".join(event.to_json() for event in timeline.events)
+    _write(path, f'{head},\n "events": [\n{events}\n]}}\n')
+    _write(path.with_suffix(".txt"), readable(report))
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def read_log(path: Path) -> RunReport:
+    """Read the JSON log of a run.
+
+    Raises
+    ------
+    MessageError
+        If the file is no log of this schema.
+    """
+    try:
+        log = json.loads(path.read_text())
+        if log["schema"] != SCHEMA:
+            raise MessageError(
+                f"{path} has schema {log['schema']}, not {SCHEMA}", "Record it again"
+            )
+        known = {item.name for item in fields(RunReport)}
+        kept = {key: value for key, value in log["report"].items() if key in known}
+        return RunReport(**kept, timeline=Timeline(Event(**event) for event in log["events"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
+
+
+def newest_log(folder: Path, stem: str) -> Path:
+    """The newest JSON log of an approach.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    logs = sorted(folder.glob(f"{stem}_*.json"))
+    if not logs:
+        raise UsageError(f"No log of {stem} in {folder}", f"Run `studyguide run {stem[0]}` first")
+    return logs[-1]
+
+
+def readable(report: RunReport) -> str:
+    """The log for people."""
+    return "\n".join(
+        [*_head(report), *_images(report.timeline), *_workers(report.timeline), *_tail(report), ""]
+    )
+
+
+def _head(report: RunReport) -> list[str]:
+    return [
+        f"approach {report.approach} on backend {report.backend}, started {report.started}",
+        "machine:  " + ", ".join(f"{key} {value}" for key, value in report.machine.items()),
+        "settings: " + ", ".join(f"{key} {value}" for key, value in report.settings.items()),
+        "",
+        f"wall time  {report.wall_s:9.3f} s   images {report.images}, tiles {report.tiles}",
+        f"blur time  {report.blur_s:9.3f} s   CPU, summed over {report.workers} workers",
+    ]
+
+
+def _images(timeline: Timeline) -> list[str]:
+    lines = ["", "image                     load s   blur s   save s   total s"]
+    for name in sorted({event.image for event in timeline.events if event.image}):
+        mine = [event for event in timeline.events if event.image == name]
+        load, blur, save = (
+            sum(event.seconds for event in mine if event.stage == stage)
+            for stage in ("load", "blur", "save")
+        )
+        total = max(event.end for event in mine) - mine[0].start
+        lines.append(f"{name:24} {load:8.3f} {blur:8.3f} {save:8.3f} {total:9.3f}")
+    return lines
+
+
+def _workers(timeline: Timeline) -> list[str]:
+    lines = ["", "worker                    tiles   blurring s"]
+    blurs = timeline.of("blur")
+    for process, lane in timeline.lanes():
+        mine = [event for event in blurs if (event.process, event.lane) == (process, lane)]
+        if mine:
+            busy = sum(event.seconds for event in mine)
+            lines.append(f"{process + ' ' + lane:24} {len(mine):6} {busy:12.3f}")
+    return lines
+
+
+def _tail(report: RunReport) -> list[str]:
+    ledger = [f"  {name:13} {count}" for name, count in report.ledger.items()]
+    failed = [f"  {item['image']}: {item['error']}" for item in report.failed_images]
+    outputs = [f"  {item['path']}  {item['pixels_sha256']}" for item in report.outputs]
+    return [
+        *("", "ledger (tiles)", *ledger),
+        *("", "failed images", *(failed or ["  none"])),
+        *("", "outputs, sha256 of their pixels", *outputs),
+    ]
+
+
+# --- comparison --------------------------------------------------------------------------------
+
+
+def comparison(reports: list[RunReport]) -> str:
+    """The table that compares runs; a's run, if among them, is the reference."""
+    base = next((report for report in reports if report.approach == "a"), None)
+    header = (
+        "approach  backend     images  tiles  workers   wall s   blur s  speed-up"
+        "  lost  redelivered  dead  same pixels as a"
+    )
+    return "\n".join([header, *(_row(report, base) for report in reports)])
+
+
+def _row(report: RunReport, base: RunReport | None) -> str:
+    speedup = f"{base.wall_s / report.wall_s:.2f}x" if base and report.wall_s else "-"
+    same = "-" if base is None else "yes" if report.pixels() == base.pixels() else "no"
+    return (
+        f"{report.approach:9} {report.backend:11} {report.images:6} {report.tiles:6} "
+        f"{report.workers:8} {report.wall_s:8.2f} {report.blur_s:8.2f} {speedup:>9} "
+        f"{report.lost_tiles:5} {report.redelivered:12} {report.dead_letters:5}  {same}"
+    )

@@ -1,0 +1,127 @@
+"""From options to a running role: the entry of every process and pod of d to g."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from studyguide import service
+from studyguide.checkpoint import FileStore, RedisStore, Store
+from studyguide.faults import Fault
+from studyguide.queues import Link, ListQueue, StreamQueue
+from studyguide.settings import Settings
+from studyguide.threads import Crew
+from studyguide.timeline import Clock, Event, EventFile, Recorder
+from studyguide.work import Run
+
+RoleName = Literal["sequential", "coordinator", "worker", "assembler", "all"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """One role of one approach, and where it finds what it shares with the others."""
+
+    name: str  # of this process or pod: its group in the timeline
+    role: RoleName
+    approach: str
+    settings: Settings
+    folder: Path  # events and, for f and g, pixels: shared by all roles of a run
+    redis_url: str = ""
+    prefix: str = "{sg}:"
+    run_id: str = ""
+    started: float = 0.0  # seconds since the epoch: when this process began
+    faults: tuple[Fault, ...] = ()
+
+    def link(self, stop: threading.Event) -> Link:
+        """A connection of its own for each thread."""
+        return Link(self.redis_url, self.settings.delivery.patience_s, stop)
+
+
+def serve(role: Role) -> int:
+    """Run a role until it is done or SIGTERM asks it to stop; return the exit code.
+
+    0: all well, or drained; 1: some image failed.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    clock = Clock(role.link(stop).server_time()) if role.redis_url else Clock()
+    sink = _CountingSink(EventFile(role.folder / "events", role.name))
+    run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
+    _warm_up(role)
+    run.recorder.add("start", clock() - max(0.0, Clock()() - role.started))
+    if role.role == "sequential":
+        service.sequential(run)
+    elif role.approach == "e":
+        _serve_list(role, run, stop)
+    else:
+        _serve_stream(role, run, stop)
+    return 1 if sink.failures else 0
+
+
+class _CountingSink:
+    """Writes events to the file of this process and counts the images that failed."""
+
+    def __init__(self, file: EventFile) -> None:
+        self._file = file
+        self.failures = 0
+
+    def __call__(self, event: Event) -> None:
+        self.failures += event.stage == "failed"
+        self._file(event)
+
+
+def _warm_up(role: Role) -> None:
+    if role.role in ("sequential", "worker", "all"):
+        from studyguide.blur import warm_up
+
+        warm_up()
+
+
+def _serve_list(role: Role, run: Run, stop: threading.Event) -> None:
+    queue = ListQueue(role.link(stop), role.prefix)
+    if role.role == "coordinator":
+        service.coordinate_list(run, queue, stop)
+    elif role.role == "worker":
+        service.work_list(run, queue, stop, role.faults)
+    else:
+        service.assemble_list(run, queue, stop)
+
+
+def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:
+    """Start the threads of a role; `all` has those of all three roles in one process."""
+
+    def queue() -> StreamQueue:
+        return StreamQueue(role.link(stop), role.prefix)
+
+    store = _store(role, stop)
+    heart = service.Heart(
+        queue(), role.settings.delivery.visibility_s, role.folder / "alive" / role.name
+    )
+    with Crew(stop) as crew:
+        crew.start("heart", heart.beat, stop)
+        if role.role in ("worker", "all"):
+            for n in range(role.settings.workers):
+                leases = heart.watch("tasks", f"{role.name}/worker-{n}")
+                worker = service.StreamWorker(run, queue(), store, leases, role.faults)
+                crew.start(f"worker-{n}", worker.work, stop)
+        if role.role in ("assembler", "all"):
+            leases = heart.watch("ready", f"{role.name}/assembler")
+            assembler = service.StreamAssembler(run, queue(), store, leases)
+            crew.start("assembler", assembler.work, stop)
+        if role.role in ("coordinator", "all"):
+            crew.start("coordinator", _coordinate, run, queue(), store, stop)
+
+
+def _coordinate(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
+    service.coordinate_stream(run, queue, store, stop)
+    stop.set()  # ends the other threads of this process
+
+
+def _store(role: Role, stop: threading.Event) -> Store:
+    if role.settings.delivery.payload == "file":
+        return FileStore(role.folder / "pixels")
+    return RedisStore(role.link(stop), role.prefix)

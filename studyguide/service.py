@@ -1,0 +1,439 @@
+"""The roles of d to g: what runs in a process of this machine or in a pod, the same code in both.
+
+A coordinator cuts images into tiles and watches until every image has ended; workers blur tiles;
+an assembler puts them together and saves. All run until `stop` is set, the coordinator until it is
+done. Left to right: coordinator -> tasks -> worker -> results -> assembler.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from studyguide import images, work
+from studyguide.checkpoint import Store
+from studyguide.errors import Cancelled, MessageError, QueueError, ToolError
+from studyguide.faults import Fault, strike
+from studyguide.queues import Announcement, Lease, Link, ListQueue, StreamQueue
+from studyguide.tiles import Tile
+from studyguide.timeline import Recorder
+from studyguide.work import (
+    Canvas,
+    ImageJob,
+    Run,
+    TileResult,
+    TileTask,
+    plan,
+    process,
+    process_whole,
+)
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05  # how often a coordinator looks how far the run is
+SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
+ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
+
+
+def sequential(run: Run) -> None:
+    """One image at a time, one thread: all of a, and the container of d."""
+    for path in run.paths():
+        with run.guarded(path.name):
+            job, pixels = run.load(path)
+            run.save(job.image, process_whole(job, pixels, run.recorder))
+
+
+# --- e: a list, no acknowledgement ---------------------------------------------------------------
+
+
+def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
+    """Queue the tiles of all images with their pixels, then watch until each image has ended."""
+    jobs = []
+    for path in run.paths():
+        with run.guarded(path.name):
+            job, pixels = run.load(path)
+            jobs.append(job)
+            for task in plan(job, pixels):
+                with run.recorder.span("enqueue", job.image, task.tile.index):
+                    while queue.length("tasks") >= run.settings.queue_size and not stop.is_set():
+                        time.sleep(0.005)
+                    queue.put("tasks", work.encode(task))
+    _watch_list(run, queue, jobs, stop)
+
+
+def _watch_list(run: Run, queue: ListQueue, jobs: list[ImageJob], stop: threading.Event) -> None:
+    """Nobody tells us of a lost tile: all we can do is to give up after a long enough silence."""
+    silence = Silence(run.settings.delivery.quiet_s)
+    open_jobs = list(jobs)
+    while open_jobs and not stop.wait(POLL_S):
+        open_jobs = [job for job in open_jobs if not queue.state(job)]
+        received = sum(len(queue.received(job)) for job in open_jobs)
+        waiting = queue.length("tasks") + queue.length("results")
+        if silence.lasts((received, waiting, len(open_jobs))) and not waiting:
+            for job in open_jobs:
+                _give_up(run, queue, job)
+            return
+
+
+def _give_up(run: Run, queue: ListQueue, job: ImageJob) -> None:
+    lost = {tile.index for tile in job.tiles} - queue.received(job)
+    for index in sorted(lost):
+        run.recorder.mark("lost", job.image, index)
+    queue.set_state(job, "failed")
+    run.recorder.mark(
+        "failed",
+        job.image,
+        error=f"{len(lost)} of {len(job.tiles)} tiles were lost, so {job.image} is not saved."
+        " Run it again, or use approach f, which redelivers them.",
+    )
+
+
+class Silence:
+    """Tells when nothing has changed for a long time, measured against how often it usually does."""
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+        self._longest_s = 0.0
+        self._since = time.monotonic()
+        self._last: object = None
+
+    def lasts(self, state: object) -> bool:
+        """Whether `state` has stayed the same for `least_s` and five times the longest pause yet."""
+        now = time.monotonic()
+        pause = now - self._since
+        if state != self._last:
+            if self._last is not None:
+                self._longest_s = max(self._longest_s, pause)
+            self._last, self._since = state, now
+            return False
+        return pause > max(self._least_s, 5 * self._longest_s)
+
+
+def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequence[Fault]) -> None:
+    """Pop a tile, blur it, push the result. Whoever dies in between takes the tile along."""
+    recorder = run.recorder
+    while not stop.is_set():
+        start = recorder.clock()
+        message = queue.take("tasks")
+        if message is None:
+            continue
+        task = work.decode_task(message)
+        image, tile = task.job.image, task.tile.index
+        recorder.add("wait", start, image, tile)
+        strike(faults, image, tile, task.attempt)
+        result = process(task, recorder)
+        with recorder.span("transfer", image, tile):
+            queue.put("results", work.encode(result))
+
+
+def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
+    """Collect results; save each image of which every tile has come."""
+    canvases: dict[str, Canvas] = {}
+    while not stop.is_set():
+        message = queue.take("results")
+        if message is None:
+            continue
+        result = work.decode_result(message)
+        job = result.job
+        canvas = canvases.setdefault(job.key, Canvas(job))
+        complete = canvas.add(result, run.recorder)
+        queue.note_received(job, result.tile)
+        if complete:
+            with run.guarded(job.image):
+                run.save(job.image, canvas.pixels)
+            queue.set_state(job, "saved")
+            del canvases[job.key]
+
+
+# --- f and g: a stream with leases, a checkpoint, retries ----------------------------------------
+
+
+def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
+    """Queue the tiles of all images, then watch until each image has ended. Safe to run twice."""
+    jobs = []
+    for path in run.paths():
+        with run.guarded(path.name):
+            job, pixels = run.load(path)
+            store.put_image(job, pixels)
+            jobs.append(job)
+            _enqueue(run, queue, job, job.tiles, stop)
+    while jobs and not stop.wait(POLL_S):
+        queue.promote()
+        jobs = [job for job in jobs if not queue.state(job)]
+        for job in jobs:
+            missing = queue.audit(job)
+            if missing:
+                store.put_image(job, images.load(run.settings.images / job.image))
+                _enqueue(run, queue, job, missing, stop)
+    queue.reap()
+
+
+def _enqueue(
+    run: Run, queue: StreamQueue, job: ImageJob, tiles: Sequence[Tile], stop: threading.Event
+) -> None:
+    rest = iter(tiles)
+    while batch := list(islice(rest, ENQUEUE_BATCH)):
+        start = run.recorder.clock()
+        while queue.backlog() >= run.settings.queue_size and not stop.is_set():
+            time.sleep(0.005)
+        queue.enqueue(job, batch)
+        for tile in batch:
+            run.recorder.add("enqueue", start, job.image, tile.index)
+
+
+@dataclass
+class Leases:
+    """The leases that one consumer holds, for its heartbeat to renew."""
+
+    consumer: str
+    deadline_s: float
+    _held: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def holding(self, entry: str) -> Iterator[None]:
+        """Renew the lease of this entry while the body runs."""
+        with self._lock:
+            self._held[entry] = time.monotonic() + self.deadline_s
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._held[entry]
+
+    def current(self) -> list[str]:
+        """Entries to renew; one held beyond its deadline is given up to others."""
+        now = time.monotonic()
+        with self._lock:
+            return [entry for entry, deadline in self._held.items() if now < deadline]
+
+
+class Heart:
+    """Renews the leases of all consumers of a process, on a connection of its own.
+
+    It also touches the file `alive`, whose age is the process' liveness: Redis being away does not
+    make a process unhealthy, threads that no longer turn do.
+    """
+
+    def __init__(self, queue: StreamQueue, visibility_s: float, alive: Path) -> None:
+        alive.parent.mkdir(parents=True, exist_ok=True)
+        alive.touch()
+        self._queue = queue
+        self._visibility_s = visibility_s
+        self._alive = alive
+        self._leases: list[tuple[str, Leases]] = []
+
+    def watch(self, stream: str, consumer: str) -> Leases:
+        """Start to renew what this consumer will hold."""
+        leases = Leases(consumer, deadline_s=20 * self._visibility_s)
+        self._leases.append((stream, leases))
+        return leases
+
+    def beat(self, stop: threading.Event) -> None:
+        """Beat three times in each visibility timeout until told to stop."""
+        while not stop.wait(self._visibility_s / 3):
+            for stream, leases in self._leases:
+                self._queue.beat(stream, leases.consumer, self._visibility_s, leases.current())
+            self._alive.touch()
+        for _, leases in self._leases:
+            self._queue.stop_beating(leases.consumer)
+
+
+class StreamWorker:
+    """One thread that takes tiles, blurs them and commits the results, until told to stop."""
+
+    def __init__(
+        self,
+        run: Run,
+        queue: StreamQueue,
+        store: Store,
+        leases: Leases,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        self.run = run
+        self.queue = queue
+        self.store = store
+        self.leases = leases
+        self.faults = faults
+        self._next_chores = 0.0
+
+    def work(self, stop: threading.Event) -> None:
+        """Take and handle tiles; drain on `stop`: the tile in hand is finished, no other is begun."""
+        while not stop.is_set():
+            start = self.run.recorder.clock()
+            for lease in self._overdue() or self.queue.read(self.leases.consumer):
+                image, tile = lease.job.image, lease.tile.index
+                if lease.owner:
+                    owner = lease.owner
+                    self.run.recorder.mark("reclaim", image, tile, lease.trial, from_worker=owner)
+                self.run.recorder.add("wait", start, image, tile, lease.trial)
+                with self.leases.holding(lease.entry):
+                    self._handle(lease)
+
+    def _overdue(self) -> list[Lease]:
+        """A few times per visibility timeout: retries that came due, tiles that others let lapse.
+
+        After a pause of Redis every lease looks lapsed. So only a worker whose own connection was
+        healthy for a whole visibility timeout, in which the owners could renew, takes any over.
+        """
+        now, visibility_s = time.monotonic(), self.run.settings.delivery.visibility_s
+        if now < self._next_chores:
+            return []
+        self._next_chores = now + min(0.1, visibility_s / 4)
+        self.queue.promote()
+        if now - self.queue.link.healthy_since < visibility_s:
+            return []
+        return self.queue.reclaim(self.leases.consumer, visibility_s)
+
+    def _handle(self, lease: Lease) -> None:
+        try:
+            self._finish(lease, self._process(lease))
+        except (Cancelled, QueueError):
+            raise
+        except ToolError as error:
+            self._fail(lease, str(error), last=True)
+        except Exception as error:  # whatever a tile does, it must not take its worker along
+            self._fail(lease, f"{type(error).__name__}: {error}", last=False)
+
+    def _process(self, lease: Lease) -> TileResult:
+        task = TileTask(
+            lease.job, lease.tile, self.store.window(lease.job, lease.tile), lease.trial
+        )
+        if lease.deliveries > SUSPECT:
+            return process_apart(task, self.faults, self.leases.deadline_s)
+        strike(self.faults, lease.job.image, lease.tile.index, lease.attempt)
+        return process(task, self.run.recorder)
+
+    def _finish(self, lease: Lease, result: TileResult) -> None:
+        image, tile, recorder = lease.job.image, lease.tile.index, self.run.recorder
+        with recorder.span("transfer", image, tile, lease.trial):
+            reference = self.store.put_result(lease.job, lease.tile, result.pixels)
+            first = self.queue.commit(lease, reference)
+        if not first:
+            recorder.mark("duplicate", image, tile, lease.trial)
+
+    def _fail(self, lease: Lease, error: str, last: bool) -> None:
+        """Retry after 2^n times the first delay, jittered so that retries do not come in step."""
+        delivery = self.run.settings.delivery
+        delay_s = delivery.backoff_s * 2 ** (lease.attempt - 1) * random.uniform(0.5, 1.5)
+        attempts = lease.attempt if last else delivery.max_attempts
+        verdict = self.queue.fail(lease, error, delay_s, attempts)
+        if verdict != "done":
+            detail = {"error": error, "delay_s": delay_s if verdict == "retry" else 0.0}
+            self.run.recorder.mark(
+                verdict, lease.job.image, lease.tile.index, lease.trial, **detail
+            )
+
+
+def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> TileResult:
+    """Blur a suspect tile in a process of its own, which alone dies if the tile is poison.
+
+    A tile that was delivered several times without an end may have killed its workers, or may only
+    have been on the thread beside the one that did. The number of deliveries is no proof of guilt;
+    the exit code of a process that did nothing else is.
+
+    Raises
+    ------
+    ToolError
+        If that process died or did not end in time.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_apart, args=(sender, task, faults), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(timeout_s):
+            raise EOFError
+        pixels = np.frombuffer(receiver.recv_bytes(), np.uint8)
+    except EOFError as error:
+        child.kill()
+        child.join()
+        what = ["blur", task.job.image, f"tile {task.tile.index}"]
+        raise ToolError(what, child.exitcode, "the tile kills the process that blurs it") from error
+    child.join()
+    return TileResult(
+        task.job, task.tile, pixels.reshape(task.job.core_shape(task.tile)), task.attempt
+    )
+
+
+def _apart(sender: Connection, task: TileTask, faults: Sequence[Fault]) -> None:
+    strike(faults, task.job.image, task.tile.index, task.attempt)
+    sender.send_bytes(process(task, Recorder(lambda event: None)).pixels.tobytes())
+
+
+class StreamAssembler:
+    """Takes jobs that are complete, puts their images together and saves them."""
+
+    def __init__(self, run: Run, queue: StreamQueue, store: Store, leases: Leases) -> None:
+        self.run = run
+        self.queue = queue
+        self.store = store
+        self.leases = leases
+
+    def work(self, stop: threading.Event) -> None:
+        """Finish jobs until told to stop; the one in hand is finished first."""
+        idle_s = self.run.settings.delivery.visibility_s
+        while not stop.is_set():
+            consumer = self.leases.consumer
+            ready = self.queue.read_ready(consumer) or self.queue.reclaim_ready(consumer, idle_s)
+            for announcement in ready:
+                with self.leases.holding(announcement.entry):
+                    self._finish(announcement)
+
+    def _finish(self, announcement: Announcement) -> None:
+        """Assemble and save first, let go of the announcement last: a crash in between repeats it."""
+        job = announcement.job
+        if self.queue.state(job):
+            return self.queue.finish(announcement, self.queue.state(job))
+        canvas = Canvas(job)
+        intact = [self._add(canvas, index, ref) for index, ref in self.queue.results(job).items()]
+        if not all(intact):
+            return self.queue.withdraw(announcement)
+        state = "failed"
+        with self.run.guarded(job.image):
+            state = self._save_partial(canvas) if canvas.missing else self._save(canvas)
+        self.queue.finish(announcement, state)
+
+    def _add(self, canvas: Canvas, index: int, reference: bytes) -> bool:
+        """Put one result in its place; one that is damaged is done again."""
+        tile = canvas.job.tiles[index]
+        try:
+            pixels = self.store.result(canvas.job, tile, reference)
+        except MessageError as error:
+            log.warning("result rejected: %s", error)
+            self.queue.reject(canvas.job, tile, reference)
+            return False
+        canvas.add(TileResult(canvas.job, tile, pixels), self.run.recorder)
+        return True
+
+    def _save(self, canvas: Canvas) -> str:
+        self.run.save(canvas.job.image, canvas.pixels)
+        return "saved"
+
+    def _save_partial(self, canvas: Canvas) -> str:
+        """Dead tiles keep the original pixels; names and a mask say that the image is not whole."""
+        job, stem = canvas.job, Path(canvas.job.image).stem
+        original = images.load(self.run.settings.images / job.image)
+        mask = np.zeros(job.shape[:2], np.uint8)
+        dead = [job.tiles[index] for index in sorted(canvas.missing)]
+        for tile in dead:
+            canvas.pixels[tile.core] = original[tile.core]
+            mask[tile.core] = 255
+        folder = self.run.settings.output
+        images.save(folder / f"{stem}.partial.png", canvas.pixels)
+        images.save(folder / f"{stem}.mask.png", mask)
+        names = ", ".join(str(tile.index) for tile in dead)
+        error = f"{len(dead)} of {len(job.tiles)} tiles are dead letters ({names})"
+        where = f"the rest is in {stem}.partial.png, the dead tiles are white in {stem}.mask.png"
+        self.run.recorder.mark("failed", job.image, error=f"{error}; {where}.")
+        return "partial"

@@ -1,0 +1,86 @@
+"""Tile geometry: an image is cut into cores; a window is a core with its halo.
+
+A stencil of radius r needs r pixels around each pixel that it computes. A tile therefore travels
+as a window, its core grown by a halo of r pixels on each side. Beyond the image's edge the nearest
+pixel is repeated, which is also what the blur of a whole image does: so a tiled blur equals the
+untiled one bit for bit, for every tile size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The core of one tile: rows y0 to y1 and columns x0 to x1, ends excluded, in pixels."""
+
+    index: int
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def height(self) -> int:
+        """Rows of the core."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns of the core."""
+        return self.x1 - self.x0
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """Where the core lies in the image: an index for an array of shape (H, W) or (H, W, C)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
+def grid(height: int, width: int, tile_size: int) -> list[Tile]:
+    """Cut an image into tiles, row by row; those at the right and bottom edge may be smaller.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image in pixels.
+    tile_size : int
+        Side of a core in pixels.
+
+    Returns
+    -------
+    list of Tile
+        Disjoint cores that cover the image; `tiles[i].index == i`.
+    """
+    boxes = (
+        (y, min(y + tile_size, height), x, min(x + tile_size, width))
+        for y in range(0, height, tile_size)
+        for x in range(0, width, tile_size)
+    )
+    return [Tile(index, *box) for index, box in enumerate(boxes)]
+
+
+def window(image: Pixels, tile: Tile, radius: int) -> Pixels:
+    """Copy a tile with its halo out of an image.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (H, W) or (H, W, C)
+    tile : Tile
+    radius : int
+        Width of the halo in pixels.
+
+    Returns
+    -------
+    uint8 array, shape (tile.height + 2 radius, tile.width + 2 radius[, C])
+        Pixels beyond the image's edge repeat the nearest one.
+    """
+    top, left = tile.y0 - radius, tile.x0 - radius
+    bottom, right = tile.y1 + radius, tile.x1 + radius
+    height, width = image.shape[:2]
+    inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    beyond = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))]
+    return np.pad(inside, beyond + [(0, 0)] * (image.ndim - 2), mode="edge")

@@ -1,0 +1,215 @@
+"""What happened when: one event schema for threads, processes, Redis and Kubernetes.
+
+Every role records `Event`s through a `Recorder`. Threads of one process share a list; processes
+append JSON lines to a file of their own in the run's `events` folder, one write per event, so that
+nothing recorded is lost when a process is killed. `Timeline` puts them together again.
+
+All times are seconds since the Unix epoch on one clock: wall time taken once at start (from Redis
+where there is one), then advanced by the monotonic counter, so that a jump of the system clock
+does not tear the picture.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studyguide.errors import MessageError
+
+SCHEMA = 1  # version of the event schema, documented in docs/event-schema.md
+
+SPANS = ("start", "load", "split", "enqueue", "wait", "blur", "transfer", "assemble", "save")
+MARKS = (
+    "run",  # the run starts (detail: run id)
+    "retry",  # a tile failed and will be tried again (detail: error, delay_s)
+    "reclaim",  # a tile was taken over from a worker that went silent (detail: from_worker)
+    "duplicate",  # a tile was done twice; the second result was dropped
+    "dead",  # a tile was given up as a dead letter (detail: error)
+    "lost",  # a tile vanished with its worker and nobody will do it again
+    "death",  # a process died (detail: exit_code); `tile` is what it held
+    "failed",  # an image could not be done (detail: error)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A span (start < end) or a mark (start == end) on the lane of one thread.
+
+    `tile` is the tile's index in its image, -1 where there is none; `attempt` counts from 1.
+    """
+
+    stage: str
+    start: float
+    end: float
+    process: str
+    lane: str
+    image: str = ""
+    tile: int = -1
+    attempt: int = 1
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.stage not in SPANS and self.stage not in MARKS:
+            raise MessageError(f"{self.stage!r} is no stage of event schema {SCHEMA}")
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.end - self.start
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Event":
+        """Read one line back.
+
+        Raises
+        ------
+        MessageError
+            If the line is not an event of this schema.
+        """
+        try:
+            return cls(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise MessageError(f"Not an event of schema {SCHEMA}: {line[:80]!r}") from error
+
+
+class Clock:
+    """Seconds since the Unix epoch, monotonic after its start."""
+
+    def __init__(self, epoch_now: float | None = None) -> None:
+        self._offset = (time.time() if epoch_now is None else epoch_now) - time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() + self._offset
+
+
+class Recorder:
+    """Records events of one process; the lane is the name of the calling thread."""
+
+    def __init__(
+        self, sink: Callable[[Event], None], process: str = "main", clock: Clock | None = None
+    ) -> None:
+        self.sink = sink
+        self.process = process
+        self.clock = clock or Clock()
+
+    @contextmanager
+    def span(
+        self, stage: str, image: str = "", tile: int = -1, attempt: int = 1
+    ) -> Iterator[dict[str, Any]]:
+        """Record the time that the body takes; what it puts into the yielded dict is the detail."""
+        detail: dict[str, Any] = {}
+        start = self.clock()
+        yield detail
+        self.add(stage, start, image, tile, attempt, **detail)
+
+    def add(
+        self,
+        stage: str,
+        start: float,
+        image: str = "",
+        tile: int = -1,
+        attempt: int = 1,
+        **detail: Any,
+    ) -> None:
+        """Record a span that began at `start` and ends now."""
+        lane = threading.current_thread().name
+        self.sink(
+            Event(stage, start, self.clock(), self.process, lane, image, tile, attempt, detail)
+        )
+
+    def mark(
+        self, stage: str, image: str = "", tile: int = -1, attempt: int = 1, **detail: Any
+    ) -> None:
+        """Record something that takes no time."""
+        lane, now = threading.current_thread().name, self.clock()
+        self.sink(Event(stage, now, now, self.process, lane, image, tile, attempt, detail))
+
+
+class EventFile:
+    """A sink that appends JSON lines to `<folder>/<process>.jsonl`, unbuffered.
+
+    One `write` per event: what was recorded survives the death of its process, and a process that
+    is restarted under the same name goes on in the same file.
+    """
+
+    def __init__(self, folder: Path, process: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{process}.jsonl"
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def __call__(self, event: Event) -> None:
+        os.write(self._fd, (event.to_json() + "\n").encode())
+
+    def close(self) -> None:
+        """Close the file; nothing is pending."""
+        os.close(self._fd)
+
+
+class EventTail:
+    """Follows all event files of a folder; each call of `read` returns what is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._offsets: dict[Path, int] = {}
+
+    def read(self) -> list[Event]:
+        """New events, those of one process in order. A half-written last line waits."""
+        return [event for path in sorted(self.folder.glob("*.jsonl")) for event in self._new(path)]
+
+    def _new(self, path: Path) -> Iterator[Event]:
+        with path.open("rb") as file:
+            file.seek(self._offsets.get(path, 0))
+            whole, _, _ = file.read().rpartition(b"\n")
+        self._offsets[path] = self._offsets.get(path, 0) + (len(whole) + 1 if whole else 0)
+        return (Event.from_json(line) for line in whole.decode().splitlines())
+
+
+class Timeline:
+    """All events of one run, sorted by start."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.events = sorted(events, key=lambda event: (event.start, event.end))
+
+    def of(self, *stages: str) -> list[Event]:
+        """The events of these stages."""
+        return [event for event in self.events if event.stage in stages]
+
+    @property
+    def start(self) -> float:
+        """When the first event began; 0.0 for an empty timeline."""
+        return self.events[0].start if self.events else 0.0
+
+    @property
+    def end(self) -> float:
+        """When the last event ended; 0.0 for an empty timeline."""
+        return max((event.end for event in self.events), default=0.0)
+
+    @property
+    def seconds(self) -> float:
+        """From the first event to the end of the last."""
+        return self.end - self.start
+
+    def lanes(self) -> list[tuple[str, str]]:
+        """(process, lane) of every thread, in order of first appearance, grouped by process."""
+        seen = dict.fromkeys((event.process, event.lane) for event in self.events)
+        processes = list(dict.fromkeys(process for process, _ in seen))
+        return sorted(seen, key=lambda lane: processes.index(lane[0]))
+
+    def queue_depth(self) -> list[tuple[float, int]]:
+        """(time, tiles enqueued and not yet delivered) after each change."""
+        changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
+        changes += [(event.end, -1) for event in self.of("wait") if event.tile >= 0]
+        depth, curve = 0, []
+        for moment, step in sorted(changes):
+            depth = max(0, depth + step)
+            curve.append((moment, depth))
+        return curve
