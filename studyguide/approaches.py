@@ -54,7 +54,7 @@ def e_distributed_queue(cluster: LocalCluster) -> None:
 def f_fault_tolerant_queue(cluster: LocalCluster) -> None:
     """A Redis stream with leases, retries and a checkpoint: nothing is lost."""
     cluster.start_redis(persistent=True)
-    cluster.start("worker", cluster.settings.workers)
+    cluster.start("worker", cluster.settings.workers, "--workers", "1")
     cluster.start("assembler")
     cluster.start("coordinator")
     cluster.watch("coordinator")

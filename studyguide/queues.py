@@ -127,7 +127,7 @@ class Link:
 class ListQueue:
     """Redis lists `tasks` and `results`; a message that is popped exists in its worker's memory only.
 
-    The set `received:<job>` and the key `saved:<job>` let the coordinator see how far a run is.
+    The set `received` and the keys `state:<job>` let the coordinator see how far a run is.
     """
 
     def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
@@ -149,13 +149,21 @@ class ListQueue:
 
     def note_received(self, job: ImageJob, tile: Tile) -> None:
         """The assembler has this tile."""
-        key = f"{self.prefix}received:{job.key}"
-        self.link(lambda client: client.sadd(key, tile.index))
+        member = f"{job.key}:{tile.index}"
+        self.link(lambda client: client.sadd(f"{self.prefix}received", member))
 
-    def received(self, job: ImageJob) -> set[int]:
-        """Tiles that the assembler has."""
-        found = self.link(lambda client: client.smembers(f"{self.prefix}received:{job.key}"))
-        return {int(index) for index in found}
+    def forget_received(self) -> None:
+        """A new assembler has nothing: what the one before it held in memory is gone."""
+        self.link(lambda client: client.delete(f"{self.prefix}received"))
+
+    def count_received(self) -> int:
+        """How many tiles the assembler has, of all jobs."""
+        return int(self.link(lambda client: client.scard(f"{self.prefix}received")))
+
+    def missing(self, job: ImageJob) -> list[Tile]:
+        """Tiles of a job that the assembler does not have."""
+        found = self.link(lambda client: client.smembers(f"{self.prefix}received"))
+        return [tile for tile in job.tiles if f"{job.key}:{tile.index}".encode() not in found]
 
     def set_state(self, job: ImageJob, state: str) -> None:
         """Say how the image ended: saved or failed."""

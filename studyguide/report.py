@@ -21,7 +21,7 @@ class Ledger:
 
     enqueued: int  # distinct tiles put into the queue
     delivered: int  # times that a worker was handed a tile
-    finished: int  # distinct tiles whose result was handed over
+    assembled: int  # distinct tiles that reached their place in an image
     redelivered: int  # deliveries of a tile beyond its first
     duplicates: int  # results that came second and were dropped
     dead_letters: int  # distinct tiles given up after their last attempt
@@ -34,7 +34,7 @@ class Ledger:
         return cls(
             enqueued=len(set(_tiles(timeline.of("enqueue")))),
             delivered=deliveries.total(),
-            finished=len(set(_tiles(timeline.of("transfer")))),
+            assembled=len(set(_tiles(timeline.of("assemble")))),
             redelivered=deliveries.total() - len(deliveries),
             duplicates=len(timeline.of("duplicate")),
             dead_letters=len(set(_tiles(timeline.of("dead")))),

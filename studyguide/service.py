@@ -21,7 +21,7 @@ import numpy as np
 
 from studyguide import images, work
 from studyguide.checkpoint import Store
-from studyguide.errors import Cancelled, MessageError, QueueError, ToolError
+from studyguide.errors import Cancelled, ImageError, MessageError, QueueError, ToolError
 from studyguide.faults import Fault, strike
 from studyguide.queues import Announcement, Lease, Link, ListQueue, StreamQueue
 from studyguide.tiles import Tile
@@ -73,28 +73,24 @@ def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
 def _watch_list(run: Run, queue: ListQueue, jobs: list[ImageJob], stop: threading.Event) -> None:
     """Nobody tells us of a lost tile: all we can do is to give up after a long enough silence."""
     silence = Silence(run.settings.delivery.quiet_s)
-    open_jobs = list(jobs)
-    while open_jobs and not stop.wait(POLL_S):
-        open_jobs = [job for job in open_jobs if not queue.state(job)]
-        received = sum(len(queue.received(job)) for job in open_jobs)
+    while jobs and not stop.wait(POLL_S):
+        jobs = [job for job in jobs if not queue.state(job)]
         waiting = queue.length("tasks") + queue.length("results")
-        if silence.lasts((received, waiting, len(open_jobs))) and not waiting:
-            for job in open_jobs:
+        if silence.lasts((queue.count_received(), waiting, len(jobs))) and not waiting:
+            for job in jobs:
                 _give_up(run, queue, job)
-            return
 
 
 def _give_up(run: Run, queue: ListQueue, job: ImageJob) -> None:
-    lost = {tile.index for tile in job.tiles} - queue.received(job)
-    for index in sorted(lost):
-        run.recorder.mark("lost", job.image, index)
+    lost = queue.missing(job)
+    if not lost:
+        return  # the assembler has all of it and is still saving
+    for tile in lost:
+        run.recorder.mark("lost", job.image, tile.index)
     queue.set_state(job, "failed")
-    run.recorder.mark(
-        "failed",
-        job.image,
-        error=f"{len(lost)} of {len(job.tiles)} tiles were lost, so {job.image} is not saved."
-        " Run it again, or use approach f, which redelivers them.",
-    )
+    error = f"{len(lost)} of {len(job.tiles)} tiles were lost, so {job.image} is not saved"
+    remedy = "Run it again, or use approach f, which redelivers them"
+    run.recorder.mark("failed", job.image, error=str(ImageError(error, remedy)))
 
 
 class Silence:
@@ -102,20 +98,23 @@ class Silence:
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
-        self._longest_s = 0.0
+        self._longest_s = 0.0  # pause between two changes so far, the one before the first left out
+        self._changes = 0
         self._since = time.monotonic()
         self._last: object = None
 
     def lasts(self, state: object) -> bool:
         """Whether `state` has stayed the same for `least_s` and five times the longest pause yet."""
-        now = time.monotonic()
-        pause = now - self._since
-        if state != self._last:
-            if self._last is not None:
-                self._longest_s = max(self._longest_s, pause)
-            self._last, self._since = state, now
-            return False
-        return pause > max(self._least_s, 5 * self._longest_s)
+        pause = time.monotonic() - self._since
+        if state == self._last:
+            return pause > max(self._least_s, 5 * self._longest_s)
+        if (
+            self._changes >= 2
+        ):  # the first is our own first look, the second ends the workers' start
+            self._longest_s = max(self._longest_s, pause)
+        self._last, self._since = state, time.monotonic()
+        self._changes += 1
+        return False
 
 
 def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequence[Fault]) -> None:
@@ -138,6 +137,7 @@ def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequenc
 def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
     """Collect results; save each image of which every tile has come."""
     canvases: dict[str, Canvas] = {}
+    queue.forget_received()
     while not stop.is_set():
         message = queue.take("results")
         if message is None:

@@ -1,0 +1,491 @@
+"""Charts of runs: the timeline of one, the comparison of several.
+
+The only module that imports matplotlib, and of pyplot with its global state it uses nothing. A
+chart is drawn from a report and its events alone: the same log gives the same bytes.
+"""
+
+import base64
+import io
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from studyguide.errors import UsageError
+from studyguide.report import RunReport, newest_log, read_log
+from studyguide.timeline import SPANS, Event, Timeline
+
+logger = logging.getLogger(__name__)
+
+Lane = tuple[str, str]  # (process, thread)
+Floats = NDArray[np.float64]
+
+# Kind of bar -> (legend, colour, hatch, ink of the hatch): the same in every chart, and never
+# colour alone. Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/. Shares of time are piled
+# up in this order, so that blurring stands on the ground line and waiting comes last.
+LOOKS = {
+    "blur": ("blur", "#0072B2", "", "white"),
+    "load": ("load", "#56B4E9", "////", "white"),
+    "split": ("split", "#F0E442", "....", "#7A7000"),
+    "enqueue": ("enqueue", "#CC79A7", "\\\\\\\\", "white"),
+    "transfer": ("transfer", "#E69F00", "xxxx", "white"),
+    "assemble": ("assemble", "#009E73", "||||", "white"),
+    "save": ("save", "#D55E00", "----", "white"),
+    "start": ("process start", "#B9B9B9", "+++", "white"),
+    "held": ("tile held until death", "white", "xxxx", "#444444"),
+    "backoff": ("wait: back-off", "#EEEEEE", "oo", "#ABABAB"),
+    "full": ("wait: queue full", "#EEEEEE", "\\\\", "#ABABAB"),
+    "wait": ("wait: queue empty", "#F1F1F1", "..", "#D6D6D6"),
+}
+# Fault -> (sign, legend, several of them).
+FAULTS = {
+    "death": ("\u2716", "thread died", "dead threads"),
+    "reclaim": ("\u2192", "tile reclaimed", "reclaims"),
+    "retry": ("\u21bb", "retry after attempt n", "retries"),
+    "duplicate": ("\u271a", "tile done twice", "duplicates"),
+    "dead": ("\u25c6", "dead letter", "dead letters"),
+    "lost": ("\u25cb", "tile lost", "lost tiles"),
+    "failed": ("\u25bc", "image failed", "failed images"),
+}
+
+INK, GREY, FAINT = "#1A1A1A", "#5F5F5F", "#E4E4E4"
+HALO = [withStroke(linewidth=2.5, foreground="white")]
+SIGN: Any = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": HALO}
+STYLE: Any = {  # whatever style the reader has set
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": GREY,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": INK,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.borderpad": 0.8,
+    "savefig.bbox": None,
+}
+DPI = 110
+WIDTH, RIGHT, TOP, MAX_LANES = 11.0, 0.55, 0.75, 10.0  # inches, and so is the next line
+STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
+LEGEND_COLUMNS = 6
+MAX_BARS = 4000  # more become a smear: shares of time per bin are drawn instead
+BINS = 320
+
+
+class Chart(Figure):
+    """A figure with alt text, which a notebook shows once, as the value of a cell's last line.
+
+    Parameters
+    ----------
+    height : float
+        Inches.
+    title, facts : str
+        Head lines, computed from the data; together they are the alt text.
+    name : str
+        The plain-text form: the same for each run of the same work, so that tests can compare it.
+    """
+
+    def __init__(self, height: float, title: str, facts: str, name: str) -> None:
+        super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+        self.alt, self.name = f"{title}; {facts}.", name
+        self.text(0.2 / WIDTH, 1 - 0.16 / height, title, size=12.5, weight="bold", va="top")
+        self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top")
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        image = base64.b64encode(_png(self, self.alt)).decode()
+        return {"image/png": image, "text/plain": self.name}, {"image/png": {"alt": self.alt}}
+
+    def place(self, names: Sequence[str], top: float, height: float) -> Axes:
+        """Add axes below `top` (inches), with room for names on their left."""
+        left, total = 0.4 + 0.075 * max(map(len, names)), self.get_figheight()
+        corner = (left / WIDTH, 1 - (top + height) / total)
+        axes = self.add_axes((*corner, 1 - (left + RIGHT) / WIDTH, height / total), axisbelow=True)
+        axes.spines[:].set_visible(False)
+        axes.grid(axis="x", color=FAINT, linewidth=0.8)
+        axes.tick_params(length=0)
+        return axes
+
+
+def _png(figure: Figure, description: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Description": description, "Software": None}
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path, description: str) -> None:
+    """Write a PNG that carries its description, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(_png(figure, description))
+    temporary.replace(path)
+
+
+def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
+    """Draw `<folder>/<stem>.png` from the newest log of each approach, and `comparison.png`.
+
+    Returns
+    -------
+    list of Path
+        What was drawn; an approach without a log is left out, with a warning.
+    """
+    charts: dict[str, Chart] = {}
+    reports = []
+    for stem in stems:
+        try:
+            report = read_log(newest_log(logs, stem))
+        except UsageError as error:
+            logger.warning("No chart of %s: %s", stem, error)
+            continue
+        charts[stem] = timeline_figure(report)
+        reports.append(report)
+    if reports:
+        charts["comparison"] = comparison_figure(reports)
+    for name, chart in charts.items():
+        save(chart, folder / f"{name}.png", chart.alt)
+    return [folder / f"{name}.png" for name in charts]
+
+
+# --- what is to be drawn -----------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """A span as it is drawn; times in seconds from the start of the run."""
+
+    kind: str  # a key of LOOKS
+    lane: Lane
+    start: float
+    end: float
+
+
+class Scene:
+    """The lanes, bars and faults of one run."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.faults = timeline.of(*FAULTS)
+        self.spans: dict[Lane, list[Event]] = {}
+        for span in timeline.of(*SPANS):
+            if span.stage != "start":
+                self.spans.setdefault(_lane(span), []).append(span)
+        for span in timeline.of("start"):  # a process starts for all of its threads
+            for lane in self._threads(span.process) or [_lane(span)]:
+                self.spans.setdefault(lane, []).append(span)
+        self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
+        self.bars = self.held + [
+            Bar(_kind(span), lane, self.at(span.start), self.at(span.end))
+            for lane, spans in self.spans.items()
+            for span in spans
+        ]
+        shown = {*self.spans, *map(self.lane, self.faults)}
+        self.lanes = sorted(shown, key=self._order())
+        self.workers = {bar.lane for bar in self.bars if bar.kind in ("blur", "held")}
+
+    def at(self, moment: float) -> float:
+        """Seconds from the start of the run."""
+        return moment - self.timeline.start
+
+    def blurring(self) -> float:
+        """Percentage of the run that a worker lane spent blurring on average."""
+        busy = sum(bar.end - bar.start for bar in self.bars if bar.kind == "blur")
+        return 100 * busy / (len(self.workers) * self.timeline.seconds) if busy else 0.0
+
+    def lane(self, fault: Event) -> Lane:
+        """Where a fault stands: on its own lane if that did anything, else on its process's."""
+        held = [bar.lane for bar in self.held if bar.lane[0] == fault.process]
+        lanes = held + self._threads(fault.process)
+        return lanes[0] if lanes and _lane(fault) not in lanes else _lane(fault)
+
+    def loser(self, reclaim: Event) -> tuple[Lane, float] | None:
+        """The lane that a tile was taken from, and when that lane went silent."""
+        name, tile = reclaim.detail.get("from_worker"), (reclaim.image, reclaim.tile)
+        had = [
+            (name in (*_lane(wait), "/".join(_lane(wait))), self.at(wait.end), _lane(wait))
+            for wait in self.timeline.of("wait")
+            if (wait.image, wait.tile) == tile and wait.end < reclaim.start
+        ]
+        if not had:
+            return None
+        _, silent, lane = max(had)
+        deaths = [bar.end for bar in self.held if (bar.lane, bar.start) == (lane, silent)]
+        return lane, max(deaths, default=silent)
+
+    def _threads(self, process: str) -> list[Lane]:
+        return [lane for lane in self.spans if lane[0] == process]
+
+    def _order(self) -> Callable[[Lane], Any]:
+        """Lanes in the order in which work reaches their roles, then by number."""
+        work = self.timeline.of(*(stage for stage in SPANS if stage not in ("start", "wait")))
+        names = dict.fromkeys(name for span in work for name in _lane(span))
+        roles = [_numbered(name)[0] for name in names]
+
+        def place(name: str) -> tuple[int, str, int]:
+            role, number = _numbered(name)
+            return roles.index(role) if role in roles else len(roles), role, number
+
+        return lambda lane: [place(name) for name in lane]
+
+    def _held(self, death: Event) -> Iterator[Bar]:
+        """The tiles that were delivered to a process and not handed over when it died."""
+        for lane in self._threads(death.process):
+            past = [span for span in self.spans[lane] if span.end <= death.start and span.tile >= 0]
+            turns = [span for span in past if span.stage in ("wait", "transfer")]
+            if turns and turns[-1].stage == "wait":
+                yield Bar("held", lane, self.at(turns[-1].end), self.at(death.start))
+
+
+def _lane(event: Event) -> Lane:
+    return event.process, event.lane
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """Split `worker-10` into its role and its number."""
+    role = name.rstrip("0123456789")
+    return role, int(name[len(role) :] or 0)
+
+
+def _kind(span: Event) -> str:
+    cause = str(span.detail.get("cause"))
+    return cause if span.stage == "wait" and cause in ("backoff", "full") else span.stage
+
+
+def _shares(bars: Sequence[Bar], edges: Floats, lanes: int = 1) -> dict[str, Floats]:
+    """Kind -> its share of the lanes' time in each bin between the edges."""
+    shares = {}
+    for kind in LOOKS:
+        times = np.array([(bar.start, bar.end) for bar in bars if bar.kind == kind])
+        if len(times):
+            spent = _elapsed(times[:, 0], edges) - _elapsed(times[:, 1], edges)
+            shares[kind] = np.diff(spent) / np.diff(edges) / lanes
+    return shares
+
+
+def _elapsed(moments: Floats, edges: Floats) -> Floats:
+    """At each edge, the seconds since each moment before it, summed."""
+    before = np.searchsorted(np.sort(moments), edges)
+    sums: Floats = before * edges - np.append(0.0, np.cumsum(np.sort(moments)))[before]
+    return sums
+
+
+# --- the timeline --------------------------------------------------------------------------------
+
+
+@rc_context(STYLE)
+def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
+    """Draw what each thread did when, how the workers spent their time, and the queue's length.
+
+    Parameters
+    ----------
+    until : float, optional
+        Where the time axis ends, in seconds from the start of the run, so that several charts can
+        share one axis; the end of this run when not given.
+    """
+    timeline = report.timeline
+    scene = Scene(timeline)
+    rows, legend = _rows(scene.lanes), _legend(scene)
+    depth = 0.55 - min(rows.values(), default=0.0)
+    unit = min(max(0.27, min(0.45, 3.2 / depth)), MAX_LANES / depth)  # inches per lane
+    tall = depth * unit
+    height = TOP + tall + 2 * (GAP + STRIP) + AXIS + LEGEND_ROW * ceil(len(legend) / LEGEND_COLUMNS)
+    name = f"Timeline of approach {report.approach}: {_work(report)}"
+    chart = Chart(height, _title(report), _facts(scene), name)
+    names = ["blurring", *_names(scene.lanes)]
+    lanes = chart.place(names, TOP, tall)
+    work = chart.place(names, TOP + tall + GAP, STRIP)
+    queue = chart.place(names, TOP + tall + STRIP + 2 * GAP, STRIP)
+    for axes in (lanes, work, queue):
+        axes.set_xlim(0, 1.005 * (until or timeline.seconds or 1.0))
+        axes.axvline(timeline.seconds, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+        axes.tick_params(labelbottom=axes is queue)
+    lanes.set_ylim(-depth, 0)
+    queue.set_xlabel("seconds from the start of the run")
+    _name_lanes(lanes, rows, every=ceil(0.13 / unit))
+    _draw_bars(lanes, scene, rows)
+    _draw_faults(lanes, scene, rows)
+    _draw_work(work, scene)
+    _draw_queue(queue, timeline)
+    chart.legend(handles=legend, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
+    return chart
+
+
+def alt_text(report: RunReport) -> str:
+    """What the timeline shows, in words, computed from the run."""
+    return f"{_title(report)}; {_facts(Scene(report.timeline))}."
+
+
+def _title(report: RunReport) -> str:
+    return (
+        f"Approach {report.approach} on {report.backend}: {_work(report)} in {report.wall_s:.2f} s"
+    )
+
+
+def _work(report: RunReport) -> str:
+    images = f"{report.images} image{'s' * (report.images != 1)}"
+    return f"{images}, {report.tiles} tiles" if report.tiles else images
+
+
+def _facts(scene: Scene) -> str:
+    processes = {process for process, _ in scene.lanes}
+    counts = Counter(fault.stage for fault in scene.faults)
+    faults = [f"{FAULTS[stage][2]}: {counts[stage]}" for stage in FAULTS if counts[stage]]
+    return (
+        f"processes: {len(processes)}, lanes: {len(scene.lanes)}, workers: {len(scene.workers)}, "
+        f"blurring {scene.blurring():.0f} % of the time; {', '.join(faults) or 'no faults'}"
+    )
+
+
+def _rows(lanes: Sequence[Lane]) -> dict[Lane, float]:
+    """Lane -> its middle, in lanes from the top; several of one process stand under a headline."""
+    rows: dict[Lane, float] = {}
+    y = 0.0
+    for _, group in groupby(lanes, key=lambda lane: lane[0]):
+        threads = list(group)
+        y -= 0.8 if len(threads) > 1 else 0.1
+        for lane in threads:
+            y -= 1.0
+            rows[lane] = y + 0.5
+    return rows
+
+
+def _names(lanes: Sequence[Lane]) -> list[str]:
+    """The thread where a process has several, else the process."""
+    threads = Counter(process for process, _ in lanes)
+    full = [thread if threads[process] > 1 else process for process, thread in lanes]
+    return [name if len(name) <= 24 else f"{name[:10]}\u2026{name[-13:]}" for name in full]
+
+
+def _name_lanes(axes: Axes, rows: dict[Lane, float], every: int) -> None:
+    axes.set_yticks(list(rows.values())[::every], _names(list(rows))[::every])
+    groups = [list(lanes) for _, lanes in groupby(rows, key=lambda lane: lane[0])]
+    for (process, thread), *others in groups[::every]:
+        if others:
+            axes.text(0, rows[process, thread] + 0.5, process, weight="bold", va="bottom")
+
+
+def _paint(kind: str) -> dict[str, Any]:
+    _, colour, hatch, ink = LOOKS[kind]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": ink, "linewidth": 0.0}
+
+
+def _draw_bars(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
+    """Draw each span, or where they are too many, shares of time."""
+    if len(scene.bars) > MAX_BARS:
+        edges = np.linspace(0, scene.timeline.seconds, BINS + 1)
+        for lane, y in rows.items():
+            mine = [bar for bar in scene.bars if bar.lane == lane]
+            _pile(axes, _shares(mine, edges), edges, y - 0.4, 0.8)
+        return
+    for kind in ("held", *LOOKS):  # what happened while a tile was held lies above
+        spans = [(rows[bar.lane], bar.start, bar.end) for bar in scene.bars if bar.kind == kind]
+        boxes = [[(s, y - 0.4), (e, y - 0.4), (e, y + 0.4), (s, y + 0.4)] for y, s, e in spans]
+        outline = Outline.make_compound_path_from_polys(np.array(boxes).reshape(-1, 4, 2))
+        axes.add_patch(PathPatch(outline, gid=kind, **_paint(kind)))
+    wide = [bar for bar in scene.bars if bar.end - bar.start > 0.007 * axes.get_xlim()[1]]
+    middles = np.array([rows[bar.lane] for bar in wide])
+    starts = [bar.start for bar in wide]
+    axes.vlines(starts, middles - 0.4, middles + 0.4, color="white", linewidth=0.7)
+
+
+def _pile(axes: Axes, shares: dict[str, Floats], edges: Floats, base: float, height: float) -> None:
+    """Draw shares of time per bin one above the other, from the base upwards."""
+    low = np.full(len(edges), base)
+    for kind, share in shares.items():
+        high = np.minimum(low + height * np.append(share, share[-1]), base + height)
+        axes.fill_between(edges, low, high, step="post", gid=kind, **_paint(kind))
+        low = high
+
+
+def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
+    for fault in scene.faults:
+        x, y = scene.at(fault.start), rows[scene.lane(fault)]
+        loser = scene.loser(fault) if fault.stage == "reclaim" else None
+        if loser:
+            arrow = {"arrowstyle": "-|>", "color": INK, "path_effects": HALO}
+            axes.annotate("", (x, y), (loser[1], rows[loser[0]]), arrowprops=arrow, gid="reclaim")
+        else:
+            sign = FAULTS[fault.stage][0] + str(fault.attempt) * (fault.stage == "retry")
+            beside = {"lost": 0.25, "failed": -0.25}.get(fault.stage, 0.0)  # they come together
+            axes.text(x, y + beside, sign, gid=fault.stage, **SIGN)
+
+
+def _draw_work(axes: Axes, scene: Scene) -> None:
+    """What an average worker lane does: blurring at the bottom, waiting on top."""
+    edges = np.linspace(0, scene.timeline.seconds or 1.0, BINS + 1)
+    working = [bar for bar in scene.bars if bar.lane in scene.workers]
+    _pile(axes, _shares(working, edges, len(scene.workers)), edges, 0.0, 1.0)
+    _scale(axes, f"workers\nblurring\n{scene.blurring():.0f} %", 1, "100 %")
+
+
+def _draw_queue(axes: Axes, timeline: Timeline) -> None:
+    curve = [(moment - timeline.start, depth) for moment, depth in timeline.queue_depth()]
+    times, depths = zip((0.0, 0), *curve, (timeline.seconds, 0), strict=True)
+    axes.fill_between(times, depths, step="post", gid="queue", color=LOOKS["enqueue"][1], lw=0)
+    _scale(axes, f"tiles in\nqueue\npeak {max(depths)}", max(1, *depths), str(max(1, *depths)))
+
+
+def _scale(axes: Axes, name: str, top: float, label: str) -> None:
+    axes.set(ylim=(0, 1.02 * top), yticks=(0, top), yticklabels=("0", label))
+    axes.yaxis.tick_right()
+    axes.text(-0.007, 0.5, name, transform=axes.transAxes, ha="right", va="center")
+
+
+def _legend(scene: Scene) -> list[Artist]:
+    """Entries for what occurs in this run."""
+    kinds = {bar.kind for bar in scene.bars}
+    stages = {fault.stage for fault in scene.faults}
+    bars = [Patch(label=LOOKS[kind][0], **_paint(kind)) for kind in LOOKS if kind in kinds]
+    signs = [
+        Line2D([], [], color=INK, linestyle="", marker=f"${sign}$", markersize=8, label=label)
+        for stage, (sign, label, _) in FAULTS.items()
+        if stage in stages
+    ]
+    return [*bars, *signs]
+
+
+# --- the comparison ------------------------------------------------------------------------------
+
+
+@rc_context(STYLE)
+def comparison_figure(reports: Sequence[RunReport]) -> Chart:
+    """Draw the wall time of each run, its speed-up over a's, and where tiles were lost."""
+    base = next((report.wall_s for report in reports if report.approach == "a"), 0.0)
+    names = [f"{report.approach} on {report.backend}" for report in reports]
+    walls = [report.wall_s for report in reports]
+    said = [_said(report, base) for report in reports]
+    title = "Wall time, and speed-up over a"
+    tall = 0.4 * len(reports)
+    lossy = sum(report.lost_tiles > 0 for report in reports)
+    facts = f"runs: {len(reports)}, with tiles lost (cross): {lossy}"
+    chart = Chart(TOP + tall + AXIS, title, facts, f"{title}: {len(reports)} runs")
+    chart.alt = f"{title}; {'; '.join(map(': '.join, zip(names, said, strict=True)))}."
+    axes = chart.place(names, TOP, tall)
+    axes.set(xlim=(0, 1.25 * max(walls)), ylim=(len(walls) - 0.5, -0.5), xlabel="seconds")
+    axes.set_yticks(range(len(walls)), names)
+    axes.barh(range(len(walls)), walls, 0.7, gid="wall", **_paint("blur"))
+    axes.axvline(base, color=GREY, linewidth=0.8, linestyle=":")
+    for y, (report, text) in enumerate(zip(reports, said, strict=True)):
+        place: Any = {"textcoords": "offset points", "va": "center", "path_effects": HALO}
+        axes.annotate(text, (report.wall_s, y), (12, 0), **place)
+        if report.lost_tiles:
+            axes.text(report.wall_s, y, FAULTS["death"][0], gid="lost", **SIGN)
+    return chart
+
+
+def _said(report: RunReport, base: float) -> str:
+    faster = f", {base / report.wall_s:.1f}\u00d7" if base and report.wall_s else ""
+    lost = f", tiles lost: {report.lost_tiles}" if report.lost_tiles else ""
+    return f"{report.wall_s:.2f} s{faster}{lost}"

@@ -1,0 +1,180 @@
+"""Child processes that never outlive us, however we end.
+
+A parent that is killed with SIGKILL cannot clean up, and macOS has nothing like Linux' parent-death
+signal. So each owner of children starts one tiny helper, the `Reaper`, and holds a pipe to it. The
+kernel closes that pipe when the owner ends in any way; the helper then kills what is still listed.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from studyguide.errors import ToolError
+
+_HELPER = """
+import os, signal, sys
+for polite in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(polite, signal.SIG_IGN)  # only the end of the owner ends us
+pids = set()
+for line in sys.stdin.buffer:
+    (pids.add if line[:1] == b"+" else pids.discard)(int(line[1:]))
+for pid in pids:
+    for kill in (os.killpg, os.kill):  # its whole group if it leads one, else the process
+        try:
+            kill(pid, signal.SIGKILL)
+            break
+        except OSError:
+            pass
+"""
+
+# A child runs only after the reaper knows it: if we are killed in between, `read` sees the end of
+# the file and the shell just leaves. `exec` keeps the process id.
+_GATE = 'read -r go && exec "$@" </dev/null'
+
+
+class Reaper:
+    """Kills the listed children once the process that made it has ended."""
+
+    def __init__(self) -> None:
+        self._helper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _HELPER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._helper.stdin is not None
+        self._pipe = self._helper.stdin
+        # A forked copy of us would hold the pipe open after our death.
+        os.register_at_fork(after_in_child=self._pipe.close)
+
+    def add(self, pid: int) -> None:
+        """List a child.
+
+        Raises
+        ------
+        ToolError
+            If the helper is gone, so that the child would be unguarded.
+        """
+        try:
+            self._pipe.write(b"+%d\n" % pid)
+        except (OSError, ValueError) as error:  # ValueError: closed by us
+            remedy = "No child can be started without it: start the program again"
+            raise ToolError(["reaper"], self._helper.wait(), str(error), remedy) from error
+
+    def remove(self, pid: int) -> None:
+        """Forget a child that has ended: its id may be given to a stranger."""
+        with suppress(OSError, ValueError):
+            self._pipe.write(b"-%d\n" % pid)
+
+    def close(self) -> None:
+        """Kill all children still listed and wait for the helper to end."""
+        self._pipe.close()
+        self._helper.wait()
+
+
+class Child:
+    """A process of ours, in a session of its own: Ctrl-C in the terminal reaches only us."""
+
+    def __init__(
+        self, name: str, process: "subprocess.Popen[bytes]", log: Path, reaper: Reaper
+    ) -> None:
+        self.name = name
+        self.pid = process.pid
+        self.log = log
+        self._process = process
+        self._reaper = reaper
+        self._listed = True
+        self._lock = threading.Lock()  # the supervisor and the main thread may both poll
+
+    @classmethod
+    def start(
+        cls, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
+    ) -> "Child":
+        """Start `argv` with exactly the environment `env`; its output is appended to `log`.
+
+        A program that does not exist shows as exit code 127 and a line in the log.
+
+        Raises
+        ------
+        ToolError
+            If the reaper is gone.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _GATE, name, *argv],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+        assert process.stdin is not None
+        try:
+            with process.stdin as gate:
+                reaper.add(process.pid)
+                gate.write(b"\n")
+        except BaseException:
+            process.wait()  # the gate closed without a word
+            raise
+        return cls(name, process, log, reaper)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it runs."""
+        with self._lock:
+            code = self._process.poll()
+            if code is not None and self._listed:
+                self._listed = False
+                self._reaper.remove(self.pid)
+            return code
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end; return the exit code, or None if it still runs after `timeout_s`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self.poll()
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM); what it started itself is its own affair, as in a container."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and its process group now (SIGKILL)."""
+        self._signal_group(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze it and its process group (SIGSTOP)."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause` (SIGCONT)."""
+        self._signal_group(signal.SIGCONT)
+
+    def stop(self, grace_s: float) -> int | None:
+        """Ask it to end, kill it after `grace_s` seconds, and return its exit code."""
+        self.resume()  # a frozen process cannot hear SIGTERM
+        self.terminate()
+        if self.wait(grace_s) is None:
+            self.kill()
+        return self.wait()
+
+    def tail(self, lines: int = 10) -> str:
+        """Return the last lines of its log, for messages."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 8192))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            # It may end at this moment; macOS then answers EPERM for a group of zombies.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
