@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from studyguide import service, threads
 from studyguide.cluster import LocalCluster
-from studyguide.settings import Settings
 from studyguide.threads import Channel, Crew
 from studyguide.work import Canvas, Run
 
@@ -73,13 +72,13 @@ def g_multithreaded_service(cluster: LocalCluster) -> None:
 
 @dataclass(frozen=True)
 class Approach:
-    """An approach's place in the course. Its stem names its function, notebook, chart and output."""
+    """An approach's place in the course. Its stem names its function, notebook and chart."""
 
     letter: str
     title: str
     on_threads: Callable[[Run], None] | None = None
     on_cluster: Callable[[LocalCluster], None] | None = None
-    workers: int | None = None  # how many it has when the settings do not say; None: their default
+    workers: int | None = None  # how many it has when the settings do not say
 
     @property
     def stem(self) -> str:

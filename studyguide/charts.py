@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ FAULTS = {
 INK, GREY, FAINT = "#1A1A1A", "#5F5F5F", "#E4E4E4"
 HALO = [withStroke(linewidth=2.5, foreground="white")]
 SIGN: Any = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": HALO}
-STYLE: Any = {  # whatever style the reader has set
+OWN: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "text.color": INK,
@@ -75,8 +75,8 @@ STYLE: Any = {  # whatever style the reader has set
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
     "legend.borderpad": 0.8,
-    "savefig.bbox": None,
 }
+STYLE = ["default", OWN]  # whatever style the reader has set
 DPI = 110
 WIDTH, RIGHT, TOP, MAX_LANES = 11.0, 0.55, 0.75, 10.0  # inches, and so is the next line
 STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
@@ -122,7 +122,7 @@ class Chart(Figure):
 def _png(figure: Figure, description: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Description": description, "Software": None}
-    with rc_context(STYLE):
+    with style.context(STYLE):
         figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
     return buffer.getvalue()
 
@@ -284,7 +284,7 @@ def _elapsed(moments: Floats, edges: Floats) -> Floats:
 # --- the timeline --------------------------------------------------------------------------------
 
 
-@rc_context(STYLE)
+@style.context(STYLE)
 def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
     """Draw what each thread did when, how the workers spent their time, and the queue's length.
 
@@ -459,7 +459,7 @@ def _legend(scene: Scene) -> list[Artist]:
 # --- the comparison ------------------------------------------------------------------------------
 
 
-@rc_context(STYLE)
+@style.context(STYLE)
 def comparison_figure(reports: Sequence[RunReport]) -> Chart:
     """Draw the wall time of each run, its speed-up over a's, and where tiles were lost."""
     base = next((report.wall_s for report in reports if report.approach == "a"), 0.0)

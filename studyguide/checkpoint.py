@@ -91,7 +91,7 @@ class FileStore:
 
 
 class RedisStore:
-    """Pixels in Redis: `src:<job>` holds windows until the image ends, results hold their pixels."""
+    """Pixels in Redis: `src:<job>` holds the windows, and results hold their own pixels."""
 
     def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
         self.link = link

@@ -30,7 +30,8 @@ DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
 class Chaos(Protocol):
     """Something that strikes a cluster while it works; called a hundred times a second."""
 
-    def __call__(self, cluster: "LocalCluster") -> None: ...
+    def __call__(self, cluster: "LocalCluster") -> None:
+        """Strike, if it is time."""
 
 
 @dataclass

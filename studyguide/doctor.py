@@ -4,7 +4,8 @@ import shutil
 import subprocess
 
 from studyguide.errors import StudyguideError
-from studyguide.redis_server import external_server, find_server, safe_url
+from studyguide.queues import safe_url
+from studyguide.redis_server import external_server, find_server
 from studyguide.report import machine
 from studyguide.settings import redis_url
 

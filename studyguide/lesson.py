@@ -5,11 +5,13 @@ pixels) or stands in a cell whose output is not compared.
 """
 
 import inspect
+import re
 import shutil
 import statistics
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,19 @@ class Lesson:
     ----------
     letter : {"a", ..., "g"}
         The approach that the lesson is about.
+    only : sequence of str, optional
+        Names of the sample images that its runs take; all of them when not given.
+    **options
+        Settings that all its runs share, the reference included.
     """
 
-    def __init__(self, letter: str) -> None:
+    def __init__(self, letter: str, only: Sequence[str] = (), **options: Any) -> None:
         self.approach = APPROACHES[letter]
         self.images = find_images()
         self.folder = Path(tempfile.mkdtemp(prefix="studyguide-lesson-"))
+        if only:
+            self.images = copy_images(self.images, only, self.folder / "images")
+        self.options = options
         self._threads = set(threading.enumerate())
         self._reference: RunReport | None = None
         for name, value in describe().items():
@@ -42,7 +51,8 @@ class Lesson:
 
     def run(self, letter: str | None = None, **options: Any) -> RunReport:
         """Run an approach, the lesson's own by default, on the sample images."""
-        options = {"images": self.images, "output": self.folder / "output", **options}
+        places = {"images": self.images, "output": self.folder / "output"}
+        options = {**places, **self.options, **options}
         return run(letter or self.approach.letter, **options)
 
     @property
@@ -103,3 +113,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
     """A table that every reader shows, on a code host too."""
     lines = [header, ["---"] * len(header), *rows]
     return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def copy_images(source: Path, names: Sequence[str], folder: Path) -> Path:
+    """Copy these images into a new folder, and return it: a small job out of a large one."""
+    folder.mkdir()
+    for name in names:
+        shutil.copy(source / name, folder)
+    return folder
+
+
+def show_command(name: str) -> Markdown:
+    """A command of protocol.lua, with the comment that states its arguments and its answer."""
+    source = files("studyguide").joinpath("protocol.lua").read_text()
+    found = re.search(rf"^-- {name} .*?^end$", source, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise UsageError(f"protocol.lua has no command {name!r}", "Look into the file for its names")
+    return Markdown(f"```lua\n{found.group()}\n```")

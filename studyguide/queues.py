@@ -8,6 +8,7 @@ of state is one atomic call into protocol.lua. Commands are those of Redis 6.2 a
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -33,9 +33,9 @@ BLOCK_S = 0.2  # how long a read waits for work before it looks whether it shoul
 
 
 def safe_url(url: str) -> str:
-    """The address without its password, fit for messages and logs."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """Return `url` with its password, if it has one, replaced by `***`."""
+    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    return re.sub(r"^((?:\w+://)?+[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
 
 
 class Link:
@@ -125,7 +125,7 @@ class Link:
 
 
 class ListQueue:
-    """Redis lists `tasks` and `results`; a message that is popped exists in its worker's memory only.
+    """Redis lists `tasks` and `results`; what is popped exists in its worker's memory only.
 
     The set `received` and the keys `state:<job>` let the coordinator see how far a run is.
     """
@@ -139,7 +139,7 @@ class ListQueue:
         self.link(lambda client: client.lpush(self.prefix + name, message))
 
     def take(self, name: str) -> bytes | None:
-        """Pop the oldest message; None if none came within `BLOCK_S`. From here on it is ours alone."""
+        """Pop the oldest message, or None after `BLOCK_S`; from here on it is ours alone."""
         popped = self.link(lambda client: client.brpop([self.prefix + name], BLOCK_S), BLOCK_S)
         return popped[1] if popped else None
 
@@ -315,7 +315,7 @@ class StreamQueue:
         return {int(index): result for index, result in found.items()}
 
     def reject(self, job: ImageJob, tile: Tile, result: bytes) -> None:
-        """This result is corrupt: do its tile again."""
+        """A result is corrupt: do its tile again."""
         self._call("reject", job.key, job.to_json(), tile.index, result)
 
     def withdraw(self, announcement: Announcement) -> None:

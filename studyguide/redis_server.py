@@ -28,6 +28,7 @@ from redis.retry import Retry
 
 from studyguide.errors import QueueError, UsageError
 from studyguide.processes import Child, Reaper
+from studyguide.queues import safe_url
 
 MIN_VERSION = (6, 2)  # the first with XAUTOCLAIM
 START_TIMEOUT_S = 30.0  # loading a large append-only file takes seconds
@@ -50,12 +51,6 @@ appendonly {appendonly}
 appendfsync everysec
 maxmemory-policy noeviction
 """
-
-
-def safe_url(url: str) -> str:
-    """Return `url` with its password, if it has one, replaced by `***`."""
-    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
-    return re.sub(r"^((?:\w+://)?+[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
 
 
 def _is_supported(version: str) -> bool:

@@ -1,9 +1,7 @@
 """From options to a running role: the entry of every process and pod of d to g."""
 
-import os
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

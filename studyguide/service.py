@@ -23,7 +23,7 @@ from studyguide import images, work
 from studyguide.checkpoint import Store
 from studyguide.errors import Cancelled, ImageError, MessageError, QueueError, ToolError
 from studyguide.faults import Fault, strike
-from studyguide.queues import Announcement, Lease, Link, ListQueue, StreamQueue
+from studyguide.queues import Announcement, Lease, ListQueue, StreamQueue
 from studyguide.tiles import Tile
 from studyguide.timeline import Recorder
 from studyguide.work import (
@@ -94,7 +94,7 @@ def _give_up(run: Run, queue: ListQueue, job: ImageJob) -> None:
 
 
 class Silence:
-    """Tells when nothing has changed for a long time, measured against how often it usually does."""
+    """Tells when nothing has changed for long, as measured by how often it usually does."""
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
@@ -104,7 +104,7 @@ class Silence:
         self._last: object = None
 
     def lasts(self, state: object) -> bool:
-        """Whether `state` has stayed the same for `least_s` and five times the longest pause yet."""
+        """Whether `state` stayed the same for `least_s` and five times the longest pause yet."""
         pause = time.monotonic() - self._since
         if state == self._last:
             return pause > max(self._least_s, 5 * self._longest_s)
@@ -181,9 +181,10 @@ def _enqueue(
     run: Run, queue: StreamQueue, job: ImageJob, tiles: Sequence[Tile], stop: threading.Event
 ) -> None:
     rest = iter(tiles)
-    while batch := list(islice(rest, ENQUEUE_BATCH)):
+    batch_size = min(ENQUEUE_BATCH, run.settings.queue_size)
+    while batch := list(islice(rest, batch_size)):
         start = run.recorder.clock()
-        while queue.backlog() >= run.settings.queue_size and not stop.is_set():
+        while queue.backlog() + len(batch) > run.settings.queue_size and not stop.is_set():
             time.sleep(0.005)
         queue.enqueue(job, batch)
         for tile in batch:
@@ -267,7 +268,7 @@ class StreamWorker:
         self._next_chores = 0.0
 
     def work(self, stop: threading.Event) -> None:
-        """Take and handle tiles; drain on `stop`: the tile in hand is finished, no other is begun."""
+        """Take and handle tiles; on `stop` the tile in hand is finished and no other begun."""
         while not stop.is_set():
             start = self.run.recorder.clock()
             for lease in self._overdue() or self.queue.read(self.leases.consumer):
@@ -391,17 +392,17 @@ class StreamAssembler:
                     self._finish(announcement)
 
     def _finish(self, announcement: Announcement) -> None:
-        """Assemble and save first, let go of the announcement last: a crash in between repeats it."""
+        """Save first, let go of the announcement last: a crash in between repeats it."""
         job = announcement.job
-        if self.queue.state(job):
-            return self.queue.finish(announcement, self.queue.state(job))
-        canvas = Canvas(job)
-        intact = [self._add(canvas, index, ref) for index, ref in self.queue.results(job).items()]
-        if not all(intact):
-            return self.queue.withdraw(announcement)
-        state = "failed"
-        with self.run.guarded(job.image):
-            state = self._save_partial(canvas) if canvas.missing else self._save(canvas)
+        state = self.queue.state(job)
+        if not state:
+            canvas = Canvas(job)
+            results = self.queue.results(job)
+            intact = [self._add(canvas, index, result) for index, result in results.items()]
+            if not all(intact):
+                self.queue.withdraw(announcement)
+                return
+            state = self._save(canvas)
         self.queue.finish(announcement, state)
 
     def _add(self, canvas: Canvas, index: int, reference: bytes) -> bool:
@@ -417,10 +418,15 @@ class StreamAssembler:
         return True
 
     def _save(self, canvas: Canvas) -> str:
-        self.run.save(canvas.job.image, canvas.pixels)
-        return "saved"
+        with self.run.guarded(canvas.job.image):
+            if canvas.missing:
+                self._save_partial(canvas)
+                return "partial"
+            self.run.save(canvas.job.image, canvas.pixels)
+            return "saved"
+        return "failed"
 
-    def _save_partial(self, canvas: Canvas) -> str:
+    def _save_partial(self, canvas: Canvas) -> None:
         """Dead tiles keep the original pixels; names and a mask say that the image is not whole."""
         job, stem = canvas.job, Path(canvas.job.image).stem
         original = images.load(self.run.settings.images / job.image)
@@ -436,4 +442,3 @@ class StreamAssembler:
         error = f"{len(dead)} of {len(job.tiles)} tiles are dead letters ({names})"
         where = f"the rest is in {stem}.partial.png, the dead tiles are white in {stem}.mask.png"
         self.run.recorder.mark("failed", job.image, error=f"{error}; {where}.")
-        return "partial"

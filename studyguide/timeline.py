@@ -88,6 +88,7 @@ class Clock:
         self._offset = (time.time() if epoch_now is None else epoch_now) - time.perf_counter()
 
     def __call__(self) -> float:
+        """The time now."""
         return time.perf_counter() + self._offset
 
 
@@ -147,6 +148,7 @@ class EventFile:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def __call__(self, event: Event) -> None:
+        """Append one event."""
         os.write(self._fd, (event.to_json() + "\n").encode())
 
     def close(self) -> None:
@@ -205,11 +207,15 @@ class Timeline:
         return sorted(seen, key=lambda lane: processes.index(lane[0]))
 
     def queue_depth(self) -> list[tuple[float, int]]:
-        """(time, tiles enqueued and not yet delivered) after each change."""
+        """(time, tiles enqueued and not yet delivered for the first time) after each change."""
+        first: dict[tuple[str, int], float] = {}
+        for event in self.of("wait"):
+            if event.tile >= 0:
+                first.setdefault((event.image, event.tile), event.end)
         changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
-        changes += [(event.end, -1) for event in self.of("wait") if event.tile >= 0]
+        changes += [(moment, -1) for moment in first.values()]
         depth, curve = 0, []
         for moment, step in sorted(changes):
-            depth = max(0, depth + step)
-            curve.append((moment, depth))
+            depth += step
+            curve.append((moment, max(0, depth)))  # a tile may be taken before its `put` returns
         return curve

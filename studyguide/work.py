@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from studyguide import images
-
 from studyguide.errors import ImageError, MessageError, UsageError
 from studyguide.settings import Blur, Settings
 from studyguide.tiles import Pixels, Tile, grid, window

@@ -1,0 +1,85 @@
+# Every task of the project by name; `make help` lists them. Whatever needs the environment makes it.
+
+# The first of these that is Python 3.11 or newer is used: `make run PYTHON=/path/to/python`.
+PYTHON ?= python3 python3.15 python3.14 python3.13 python3.12 python3.11
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	--nbval-sanitize-with=notebooks/sanitize.cfg
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run lab charts notebooks images test lint test-library test-notebooks format lock \
+	clean distclean
+
+help: ## list these tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--workers 4")
+	@status=0; $(BIN)/studyguide run all $(ARGS) || status=$$?; \
+	$(BIN)/studyguide charts && exit $$status
+
+lab: $(READY) ## open the lessons in JupyterLab
+	$(BIN)/jupyter lab notebooks $(ARGS)
+
+charts: $(READY) ## redraw visualize/ from the newest log of each approach
+	$(BIN)/studyguide charts $(ARGS)
+
+notebooks: $(READY) ## execute the lessons and store their outputs (ARGS=notebooks/01_a_sequential.ipynb)
+	$(BIN)/python tools/refresh_notebooks.py $(ARGS)
+
+images: $(READY) ## draw the sample images again
+	$(BIN)/python images/make_images.py $(ARGS)
+
+test: lint test-library test-notebooks ## check everything, cheapest first
+
+lint: $(READY) ## check style, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
+	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks
+
+format: $(READY) ## sort imports and format, notebooks included
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY) ## pin again what pyproject.toml asks for (ARGS=--upgrade takes newer versions)
+	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --extra dev --universal --python-version 3.11 \
+		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+
+clean: ## remove caches, and what runs have written and git does not track
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
+	git clean -fdxq images/output logs
+
+distclean: clean ## remove the environment as well
+	rm -rf .venv
+
+# uv installs in seconds what takes pip more than a minute; where it cannot be had, pip does it.
+$(READY): pyproject.toml requirements.lock
+	@echo "Preparing .venv: once, and again when the versions asked for change."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && exit; \
+	for python in $(PYTHON); do \
+		$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+			&& exec $$python -m venv --clear .venv; \
+	done; \
+	echo >&2 "No Python 3.11 or newer with venv and pip among: $(PYTHON)."; \
+	echo >&2 "Install one (Debian: apt install python3-venv), or name yours: make PYTHON=/path/to/python"; \
+	exit 1
+	@sed -n '/^uv==/,/# via/p' requirements.lock | $(PIP) --require-hashes --requirement /dev/stdin \
+		&& $(BIN)/uv pip install --quiet --system-certs --compile-bytecode \
+			--python $(BIN)/python --require-hashes --requirement requirements.lock \
+		|| { echo "uv cannot do it here: pip takes a minute or two."; \
+			$(PIP) --require-hashes --requirement requirements.lock; }
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@

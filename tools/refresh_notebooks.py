@@ -1,0 +1,70 @@
+"""Execute the lessons and store their outputs in one canonical form.
+
+Usage: ``python tools/refresh_notebooks.py [notebook ...]``, by default all of notebooks/.
+
+The form leaves out what says nothing to a reader and differs from one execution to the next:
+timestamps, random cell ids, widget state, paths in tracebacks. A notebook is replaced only when
+all of its cells have succeeded.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+CELL_TIMEOUT_S = 120
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+CELL_METADATA = ("jupyter", "tags")  # folding, and marks for nbval
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # a random id, of no use without a kernel
+
+
+def canonical_text(notebook: NotebookNode) -> str:
+    """Return the text under which a notebook is stored; changes `notebook` itself."""
+    notebook.update(metadata=METADATA, nbformat=4, nbformat_minor=5)
+    for number, cell in enumerate(notebook.cells):
+        kept = {key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata}
+        cell.update(id=f"cell-{number:02d}", metadata=kept)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET_VIEW, None)
+            if output.output_type == "error":
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+    return f"{nbformat.writes(notebook)}\n"
+
+
+def refresh(path: Path) -> None:
+    """Execute one notebook in its own folder and replace its file; exit if a cell fails."""
+    notebook = nbformat.read(path, as_version=4)
+    started: list[int] = []
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_S,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # no warning about its unencrypted local ports
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_execute=lambda cell, cell_index: started.append(cell_index),
+    )
+    client.comm_open_handlers = {}  # with nbclient's own, cells with an Output widget may stall
+    try:
+        client.execute()
+    except (CellControlSignal, DeadKernelError) as error:
+        sys.exit(f"{path}, cell-{started[-1]:02d}: {error}")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(canonical_text(notebook), encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    for lesson in [Path(name) for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
+        start = time.perf_counter()
+        refresh(lesson)
+        print(f"{lesson.name}: {time.perf_counter() - start:.1f} s", flush=True)
