@@ -17,7 +17,7 @@ from studyguide import images, work
 from studyguide.errors import MessageError
 from studyguide.queues import Link
 from studyguide.tiles import Pixels, Tile, window
-from studyguide.work import ImageJob, TileTask
+from studyguide.work import ImageJob
 
 DIGEST = 64  # hex digits of a sha256
 
@@ -99,8 +99,9 @@ class RedisStore:
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Store all windows of an image."""
-        for task in work.plan(job, pixels):
-            self.link(partial(_put, self._key(job), task))
+        for tile in job.tiles:
+            body = window(pixels, tile, job.blur.radius).tobytes()
+            self.link(partial(_put, self._key(job), tile.index, body))
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Fetch one window."""
@@ -122,8 +123,8 @@ class RedisStore:
         return f"{self.prefix}src:{job.key}"
 
 
-def _put(key: str, task: TileTask, client: Any) -> None:
-    client.hset(key, str(task.tile.index), task.window.tobytes())
+def _put(key: str, index: int, body: bytes, client: Any) -> None:
+    client.hset(key, str(index), body)
 
 
 def _checked_digest(reference: bytes) -> str:

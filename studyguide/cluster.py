@@ -16,6 +16,7 @@ from typing import Protocol
 from studyguide.errors import ToolError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
+from studyguide.queues import clear
 from studyguide.redis_server import RedisServer, external_server
 from studyguide.settings import Settings, redis_url, to_options
 from studyguide.timeline import Event, EventTail, Recorder
@@ -25,6 +26,7 @@ STEP_S = 0.01  # how often the cluster looks at its processes
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
+HOPELESS = (2, 75)  # wrong usage, or Redis away for longer than our patience: no use to try again
 
 
 class Chaos(Protocol):
@@ -66,6 +68,7 @@ class LocalCluster:
         self.redis: RedisServer | None = None
         self.redis_url = ""
         self.run_id = f"{time.time_ns():x}"
+        self._prefix = "{sg}:"
         self._tail = EventTail(folder / "events")
         self._reaper = Reaper()
 
@@ -77,6 +80,7 @@ class LocalCluster:
         if url:
             external_server(url)
             self.redis_url = url
+            self._prefix = f"{{sg-{self.run_id}}}:"  # others may use that server too
         else:
             self.redis = RedisServer.start(self.folder / "redis", persistent, self._reaper)
             self.redis_url = self.redis.url
@@ -127,8 +131,8 @@ class LocalCluster:
         now = time.monotonic()
         if process.due == 0.0:
             self._record_death(process, code)
-            if process.restarts == MAX_RESTARTS:
-                self._raise_crash_loop(process, code)
+            if code in HOPELESS or process.restarts == MAX_RESTARTS:
+                raise ToolError([process.name], code, process.child.tail())
             process.due = now + 0.1 * 2**process.restarts
         elif now >= process.due:
             process.child = self._spawn(process.name, process.command)
@@ -147,12 +151,6 @@ class LocalCluster:
         if held is None:
             return Event("death", now, now, process, lane, detail=detail)
         return Event("death", now, now, process, lane, held.image, held.tile, held.attempt, detail)
-
-    def _raise_crash_loop(self, process: Process, code: int) -> None:
-        said = process.child.tail()
-        raise ToolError(
-            [process.name], code, said, f"It died {process.restarts + 1} times: see what it said"
-        )
 
     # -- what chaos and people do to it
 
@@ -175,7 +173,8 @@ class LocalCluster:
         verb = ["service", "--mode", role] if self.approach == "g" else [role]
         options = ["--approach", self.approach, "--name", name, "--folder", str(self.folder)]
         planted = [part for fault in self.faults for part in ("--fault", str(fault))]
-        return [*verb, *options, "--run", self.run_id, *to_options(self.settings), *planted]
+        run = ["--run", self.run_id, "--prefix", self._prefix] if self.redis_url else []
+        return [*verb, *options, *run, *to_options(self.settings), *planted]
 
     def _spawn(self, name: str, command: list[str]) -> Child:
         # The address holds a password: in the environment it shows in no process list.
@@ -192,6 +191,8 @@ class LocalCluster:
         self.read_events()
         if self.redis:
             self.redis.stop()
+        elif self.redis_url:
+            clear(self.redis_url, self._prefix)
         self._reaper.close()
 
     def __enter__(self) -> "LocalCluster":

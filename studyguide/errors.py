@@ -31,7 +31,8 @@ class StudyguideError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.problem}. {self.remedy}." if self.remedy else f"{self.problem}."
+        said = f"{self.problem.rstrip('.')}."
+        return f"{said} {self.remedy}." if self.remedy else said
 
 
 class UsageError(StudyguideError):

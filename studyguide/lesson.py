@@ -128,5 +128,7 @@ def show_command(name: str) -> Markdown:
     source = files("studyguide").joinpath("protocol.lua").read_text()
     found = re.search(rf"^-- {name} .*?^end$", source, re.MULTILINE | re.DOTALL)
     if not found:
-        raise UsageError(f"protocol.lua has no command {name!r}", "Look into the file for its names")
+        raise UsageError(
+            f"protocol.lua has no command {name!r}", "Look into the file for its names"
+        )
     return Markdown(f"```lua\n{found.group()}\n```")

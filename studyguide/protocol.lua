@@ -131,8 +131,11 @@ end
 
 -- reap stream group  -> forget consumers that hold nothing and no longer beat
 function commands.reap(stream, group)
+  if redis.call('EXISTS', key(stream)) == 0 then
+    return
+  end
   for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', key(stream), group)) do
-    local name, pending = info[2], info[6]
+    local name, pending = info[2], info[4]
     if pending == 0 and redis.call('EXISTS', key('hb', name)) == 0 then
       redis.call('XGROUP', 'DELCONSUMER', key(stream), group, name)
     end

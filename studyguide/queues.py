@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SOCKET_TIMEOUT_S = 4.0  # longer than any call blocks: an answer that takes longer never comes
 GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
+# Signs of errors that pass: the disk is full, or the memory is.
+PASSING = ("MISCONF", "maxmemory")
 BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
 
 
@@ -99,7 +101,7 @@ class Link:
         elif "NOGROUP" in str(error) and self.repair:
             with suppress(redis.RedisError):
                 self.repair(self._client)
-        elif too_late or not str(error).startswith(("MISCONF", "OOM", "LOADING")):
+        elif too_late or not any(sign in str(error) for sign in PASSING):
             raise self._error("answered with an error", error) from error
 
     def _error(self, what: str, error: Exception) -> QueueError:
@@ -119,6 +121,14 @@ class Link:
 
         _, now = min(self(ask) for _ in range(3))
         return float(now)
+
+
+def clear(url: str, prefix: str) -> None:
+    """Delete all keys of a run from a server that is not ours; nothing if it cannot be reached."""
+    with suppress(redis.RedisError):
+        client = redis.Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S)
+        for key in client.scan_iter(match=prefix + "*", count=1000):
+            client.unlink(key)
 
 
 # --- e: at most once -----------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
         with run.guarded(path.name):
             job, pixels = run.load(path)
             jobs.append(job)
-            for task in plan(job, pixels):
+            for task in plan(job, pixels, run.recorder):
                 with run.recorder.span("enqueue", job.image, task.tile.index):
                     while queue.length("tasks") >= run.settings.queue_size and not stop.is_set():
                         time.sleep(0.005)
@@ -163,7 +163,8 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
     for path in run.paths():
         with run.guarded(path.name):
             job, pixels = run.load(path)
-            store.put_image(job, pixels)
+            with run.recorder.span("split", job.image):
+                store.put_image(job, pixels)
             jobs.append(job)
             _enqueue(run, queue, job, job.tiles, stop)
     while jobs and not stop.wait(POLL_S):

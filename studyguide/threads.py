@@ -216,7 +216,7 @@ def start_workers(crew: Crew, loaded: Iterable[Loaded], run: Run) -> Channel[Til
 def coordinate(loaded: Iterable[Loaded], tasks: Channel[TileTask], recorder: Recorder) -> None:
     """Cut images into tiles and queue them, starting as soon as the first image is there."""
     for job, pixels in loaded:
-        for task in plan(job, pixels):
+        for task in plan(job, pixels, recorder):
             with recorder.span("enqueue", job.image, task.tile.index):
                 tasks.put(task)
     tasks.close()

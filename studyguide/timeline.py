@@ -25,7 +25,7 @@ SCHEMA = 1  # version of the event schema, documented in docs/event-schema.md
 
 SPANS = ("start", "load", "split", "enqueue", "wait", "blur", "transfer", "assemble", "save")
 MARKS = (
-    "run",  # the run starts (detail: run id)
+    "run",  # the run starts
     "retry",  # a tile failed and will be tried again (detail: error, delay_s)
     "reclaim",  # a tile was taken over from a worker that went silent (detail: from_worker)
     "duplicate",  # a tile was done twice; the second result was dropped

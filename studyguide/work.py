@@ -121,10 +121,12 @@ class TileResult:
     attempt: int = 1
 
 
-def plan(job: ImageJob, pixels: Pixels) -> Iterator[TileTask]:
+def plan(job: ImageJob, pixels: Pixels, recorder: Recorder) -> Iterator[TileTask]:
     """Cut an image into tasks, one at a time."""
     for tile in job.tiles:
-        yield TileTask(job, tile, window(pixels, tile, job.blur.radius))
+        with recorder.span("split", job.image, tile.index):
+            task = TileTask(job, tile, window(pixels, tile, job.blur.radius))
+        yield task
 
 
 def process(task: TileTask, recorder: Recorder) -> TileResult:
