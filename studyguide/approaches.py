@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from studyguide import service, threads
-from studyguide.cluster import LocalCluster
+from studyguide.cluster import Cluster
 from studyguide.threads import Channel, Crew
 from studyguide.work import Canvas, Run
 
@@ -35,13 +35,13 @@ def c_tile_image_parallel(run: Run) -> None:
         crew.start("assembler manager", threads.manage_assemblers, crew, results, places, run)
 
 
-def d_distributed_sequential(cluster: LocalCluster) -> None:
+def d_distributed_sequential(cluster: Cluster) -> None:
     """The sequential program in a process, or container, of its own."""
     cluster.start("sequential")
     cluster.watch("sequential")
 
 
-def e_distributed_queue(cluster: LocalCluster) -> None:
+def e_distributed_queue(cluster: Cluster) -> None:
     """A Redis list without acknowledgement: what a killed worker held is lost."""
     cluster.start_redis(persistent=False)
     cluster.start("worker", cluster.settings.workers)
@@ -50,7 +50,7 @@ def e_distributed_queue(cluster: LocalCluster) -> None:
     cluster.watch("coordinator")
 
 
-def f_fault_tolerant_queue(cluster: LocalCluster) -> None:
+def f_fault_tolerant_queue(cluster: Cluster) -> None:
     """A Redis stream with leases, retries and a checkpoint: nothing is lost."""
     cluster.start_redis(persistent=True)
     cluster.start("worker", cluster.settings.workers, "--workers", "1")
@@ -59,7 +59,7 @@ def f_fault_tolerant_queue(cluster: LocalCluster) -> None:
     cluster.watch("coordinator")
 
 
-def g_multithreaded_service(cluster: LocalCluster) -> None:
+def g_multithreaded_service(cluster: Cluster) -> None:
     """The same, with a pool of threads in every instance of the service."""
     settings = cluster.settings
     threads_each = -(-settings.workers // settings.instances)
@@ -77,7 +77,7 @@ class Approach:
     letter: str
     title: str
     on_threads: Callable[[Run], None] | None = None
-    on_cluster: Callable[[LocalCluster], None] | None = None
+    on_cluster: Callable[[Cluster], None] | None = None
     workers: int | None = None  # how many it has when the settings do not say
 
     @property

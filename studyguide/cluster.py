@@ -1,19 +1,21 @@
-"""Where the roles of d to g run: `LocalCluster` runs them as processes of this machine.
+"""Where the roles of d to g run: `Cluster` is what both kinds share, `LocalCluster` runs processes.
 
-It keeps what a Kubernetes Deployment promises: so many processes of a role, and a new one for each
-that died. It follows the events that they write, so that it can tell what a process held when it
-died, and lets chaos strike by progress and never by time.
+A cluster keeps what a Kubernetes Deployment promises: so many processes of a role, and a new one
+for each that died. It follows the events that they write, so that it can tell what a process held when
+it died, and lets chaos strike by progress and never by time. `studyguide.kubernetes` has the other
+kind, whose processes are pods.
 """
 
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
-from studyguide.errors import ToolError
+from studyguide.errors import ToolError, UsageError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
 from studyguide.queues import clear
@@ -32,8 +34,73 @@ HOPELESS = (2, 75)  # wrong usage, or Redis away for longer than our patience: n
 class Chaos(Protocol):
     """Something that strikes a cluster while it works; called a hundred times a second."""
 
-    def __call__(self, cluster: "LocalCluster") -> None:
+    def __call__(self, cluster: "Cluster") -> None:
         """Strike, if it is time."""
+
+
+class Cluster(ABC):
+    """Processes or pods that work on one run, and the events that they write.
+
+    Approaches call `start_redis`, `start` and `watch`; chaos calls `kill_busy_worker`.
+    """
+
+    def __init__(self, settings: Settings, approach: str, folder: Path, recorder: Recorder) -> None:
+        self.settings = settings
+        self.approach = approach
+        self.folder = folder  # on this machine: events arrive in its folder `events`
+        self.recorder = recorder
+        self.chaos: Sequence[Chaos] = ()
+        self.faults: Sequence[Fault] = ()
+        self.held: dict[tuple[str, str], Event] = {}  # (process, lane) -> last event of its tile
+        self.blurred = 0  # tiles so far
+        self.run_id = f"{time.time_ns():x}"
+        self._tail = EventTail(folder / "events")
+
+    @abstractmethod
+    def start_redis(self, persistent: bool) -> None:
+        """Have a Redis for this run, persistent or not."""
+
+    @abstractmethod
+    def start(self, role: str, count: int = 1, *options: str) -> None:
+        """Have `count` processes of a role."""
+
+    @abstractmethod
+    def watch(self, role: str) -> None:
+        """Keep the cluster going until the one process of this role has done its work."""
+
+    @abstractmethod
+    def kill_busy_worker(self) -> bool:
+        """Kill a worker that has a tile in hand; False if none was caught this time."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+    def read_events(self) -> None:
+        """Follow what the processes write."""
+        for event in self._tail.read():
+            lane = (event.process, event.lane)
+            if event.tile >= 0 and event.stage in ("wait", "blur"):
+                self.held[lane] = event
+                self.blurred += event.stage == "blur"
+            elif event.stage in ("transfer", "retry", "dead"):
+                self.held.pop(lane, None)
+            self.recorder.sink(event)
+
+    def record_death(self, process: str, **detail: Any) -> None:
+        """A cross on each lane of a process that was at work, with the tile that it held."""
+        now = self.recorder.clock()
+        lanes = [lane for owner, lane in self.held if owner == process] or [process]
+        for lane in lanes:
+            tile = self.held.pop((process, lane), Event("death", now, now, process, lane))
+            what = (tile.image, tile.tile, tile.attempt, detail)
+            self.recorder.sink(Event("death", now, now, process, lane, *what))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass
@@ -52,24 +119,15 @@ class Process:
         return self.name.rpartition("-")[0]
 
 
-class LocalCluster:
+class LocalCluster(Cluster):
     """A cluster of processes on this machine; a context manager that leaves none behind."""
 
     def __init__(self, settings: Settings, approach: str, folder: Path, recorder: Recorder) -> None:
-        self.settings = settings
-        self.approach = approach
-        self.folder = folder
-        self.recorder = recorder
-        self.chaos: Sequence[Chaos] = ()
-        self.faults: Sequence[Fault] = ()
+        super().__init__(settings, approach, folder, recorder)
         self.processes: dict[str, Process] = {}
-        self.held: dict[tuple[str, str], Event] = {}  # (process, lane) -> last event of its tile
-        self.blurred = 0  # tiles so far
         self.redis: RedisServer | None = None
         self.redis_url = ""
-        self.run_id = f"{time.time_ns():x}"
         self._prefix = "{sg}:"
-        self._tail = EventTail(folder / "events")
         self._reaper = Reaper()
 
     # -- what the approaches call
@@ -113,24 +171,13 @@ class LocalCluster:
             if code is not None and code not in DONE:
                 self._revive(process, code)
         if self.redis and not self.redis.alive:
-            self.recorder.sink(self._death("redis", "redis", None))
+            self.record_death("redis")
             self.redis.restart()
-
-    def read_events(self) -> None:
-        """Follow what the processes write."""
-        for event in self._tail.read():
-            lane = (event.process, event.lane)
-            if event.tile >= 0 and event.stage in ("wait", "blur"):
-                self.held[lane] = event
-                self.blurred += event.stage == "blur"
-            elif event.stage in ("transfer", "retry", "dead"):
-                self.held.pop(lane, None)
-            self.recorder.sink(event)
 
     def _revive(self, process: Process, code: int) -> None:
         now = time.monotonic()
         if process.due == 0.0:
-            self._record_death(process, code)
+            self.record_death(process.name, exit_code=code)
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
                 raise ToolError([process.name], code, process.child.tail())
             process.due = now + 0.1 * 2**process.restarts
@@ -139,25 +186,28 @@ class LocalCluster:
             process.restarts += 1
             process.due = 0.0
 
-    def _record_death(self, process: Process, code: int) -> None:
-        """A cross on each lane of the process, with the tile that it held."""
-        lanes = [lane for owner, lane in self.held if owner == process.name] or [process.name]
-        for lane in lanes:
-            held = self.held.pop((process.name, lane), None)
-            self.recorder.sink(self._death(process.name, lane, held, exit_code=code))
-
-    def _death(self, process: str, lane: str, held: Event | None, **detail: int) -> Event:
-        now = self.recorder.clock()
-        if held is None:
-            return Event("death", now, now, process, lane, detail=detail)
-        return Event("death", now, now, process, lane, held.image, held.tile, held.attempt, detail)
-
     # -- what chaos and people do to it
 
     def kill(self, name: str) -> None:
         """SIGKILL a process; it will be started again."""
         self.processes[name].child.kill()
         self.processes[name].child.wait()
+
+    def kill_busy_worker(self) -> bool:
+        """Freeze a worker, kill it if it is in the middle of a tile, else let it go on."""
+        for name in sorted({owner for owner, _ in self._blurring()}):
+            child = self.processes[name].child
+            child.pause()
+            self.read_events()
+            if any(owner == name for owner, _ in self._blurring()):
+                self.kill(name)
+                return True
+            child.resume()
+        return False
+
+    def _blurring(self) -> list[tuple[str, str]]:
+        """Lanes that were handed a tile and have not finished its blur."""
+        return [lane for lane, event in self.held.items() if event.stage == "wait"]
 
     def scale(self, role: str, count: int, *options: str) -> None:
         """Have `count` processes of a role: drain those too many, start those missing."""
@@ -195,36 +245,39 @@ class LocalCluster:
             clear(self.redis_url, self._prefix)
         self._reaper.close()
 
-    def __enter__(self) -> "LocalCluster":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class KillWorker:
-    """Chaos: once `after` tiles are blurred, SIGKILL a worker in the middle of its next tile.
-
-    The victim is frozen first and killed only if its events say that it has a tile and has not
-    finished it, so the fault always bites.
-    """
+    """Chaos: once `after` tiles are blurred, kill a worker in the middle of its next tile."""
 
     def __init__(self, after: int, times: int = 1) -> None:
         self.after = after
         self.left = times
 
+    def __call__(self, cluster: Cluster) -> None:
+        """Strike if it is time; try again at the next step if no worker was caught."""
+        if self.left and cluster.blurred >= self.after and cluster.kill_busy_worker():
+            self.left -= 1
+            self.after = cluster.blurred + 1
+
+
+class KillRedis:
+    """Chaos: once `after` tiles are blurred, SIGKILL the server; the cluster starts it again.
+
+    Raises
+    ------
+    UsageError
+        When it strikes a server that this run did not start: that one belongs to others.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.done = False
+
     def __call__(self, cluster: LocalCluster) -> None:
         """Strike if it is time."""
-        if self.left == 0 or cluster.blurred < self.after:
+        if self.done or cluster.blurred < self.after:
             return
-        busy = [owner for (owner, _), event in cluster.held.items() if event.stage == "wait"]
-        for name in sorted(set(busy)):
-            child = cluster.processes[name].child
-            child.pause()
-            cluster.read_events()
-            if any(owner == name and e.stage == "wait" for (owner, _), e in cluster.held.items()):
-                cluster.kill(name)
-                self.left -= 1
-                self.after = cluster.blurred + 1
-                return
-            child.resume()
+        if cluster.redis is None:
+            raise UsageError("The Redis of this run is not ours to kill", "Unset REDIS_URL")
+        cluster.redis.kill()
+        self.done = True
