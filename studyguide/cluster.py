@@ -1,9 +1,9 @@
 """Where the roles of d to g run: `Cluster` is what both kinds share, `LocalCluster` runs processes.
 
 A cluster keeps what a Kubernetes Deployment promises: so many processes of a role, and a new one
-for each that died. It follows the events that they write, so that it can tell what a process held when
-it died, and lets chaos strike by progress and never by time. `studyguide.kubernetes` has the other
-kind, whose processes are pods.
+for each that died. It follows the events that they write, so that it can tell what a process held
+when it died, and lets chaos strike by progress and never by time. `studyguide.kubernetes` has the
+other kind, whose processes are pods.
 """
 
 import os
@@ -261,23 +261,23 @@ class KillWorker:
 
 
 class KillRedis:
-    """Chaos: once `after` tiles are blurred, SIGKILL the server; the cluster starts it again.
+    """Chaos: once `after` tiles are blurred, kill the server; the cluster starts it again.
 
     Raises
     ------
     UsageError
-        When it strikes a server that this run did not start: that one belongs to others.
+        When it strikes a server that this run did not start: others may use that one too.
     """
 
     def __init__(self, after: int) -> None:
         self.after = after
         self.done = False
 
-    def __call__(self, cluster: LocalCluster) -> None:
+    def __call__(self, cluster: Cluster) -> None:
         """Strike if it is time."""
         if self.done or cluster.blurred < self.after:
             return
-        if cluster.redis is None:
+        if not isinstance(cluster, LocalCluster) or cluster.redis is None:
             raise UsageError("The Redis of this run is not ours to kill", "Unset REDIS_URL")
         cluster.redis.kill()
         self.done = True
