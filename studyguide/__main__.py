@@ -12,6 +12,7 @@ STARTED = time.time()  # before the other imports: a process' start is part of i
 import argparse
 import json
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from studyguide import __version__
-from studyguide.errors import StudyguideError, UsageError
+from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError
 from studyguide.settings import OPTIONS, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
@@ -91,6 +92,7 @@ def _add_fault(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     from studyguide.report import RunReport, comparison
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as after Ctrl-C
     reports: list[RunReport] = []
     failed = False
     for letter in _letters(given.approaches):
@@ -124,10 +126,12 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
     from tqdm import tqdm
 
     from studyguide.cluster import KillWorker
-    from studyguide.runs import run
+    from studyguide.runs import expected_blurs, run
 
     chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
-    with tqdm(desc=letter, unit=" tiles", disable=not sys.stderr.isatty(), leave=False) as bar:
+    shown = sys.stderr.isatty()
+    total = expected_blurs(letter, _settings(given)) if shown else 0
+    with tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False) as bar:
         return run(
             letter,
             logs=given.logs,
@@ -180,10 +184,14 @@ def _role(given: argparse.Namespace) -> int:
     )
     try:
         return serve(role)
-    except StudyguideError:
+    except Cancelled:
+        return 0  # told to stop while Redis was away
+    except (UsageError, QueueError):
         raise
-    except Exception:
-        logging.getLogger(__name__).exception("%s ends", given.name)
+    except Exception as error:
+        foreseen = isinstance(error, StudyguideError)
+        log = logging.getLogger(__name__)
+        log.error("%s ends: %s", given.name, error, exc_info=not foreseen)
         return OUR_ERROR
 
 

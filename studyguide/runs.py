@@ -13,6 +13,7 @@ from studyguide.errors import UsageError
 from studyguide.faults import Fault
 from studyguide.report import RunReport, write_log
 from studyguide.settings import OPTIONS, Settings, describe, from_options
+from studyguide.tiles import grid
 from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Run
 
@@ -74,6 +75,16 @@ def run(
     if logs is not None:
         write_log(made, Path(logs), chosen.stem)
     return made
+
+
+def expected_blurs(approach: str, given: dict[str, Any]) -> int:
+    """How many blurs a run will do, as the headers of its images tell: tiles, or whole images."""
+    chosen = APPROACHES[approach]
+    settings = _settings(chosen, given)
+    sizes = [images.size(path) for path in images.find(settings.images)[0]]
+    if chosen.letter in ONE_WORKER:
+        return len(sizes)
+    return sum(len(grid(height, width, settings.tile_size)) for height, width in sizes)
 
 
 def _settings(chosen: Approach, given: dict[str, Any]) -> Settings:
