@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("approaches", nargs="+", metavar="APPROACH", help="a to g, or all")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
-    parser.add_argument("--backend", default="local", help="where d to g run: local")
+    parser.add_argument("--backend", default="local", help="where d to g run: local or kubernetes")
+    parser.add_argument("--keep", action="store_true", help="leave the pods running at the end")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     parser.add_argument(
         "--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)"
@@ -136,6 +137,7 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
             letter,
             logs=given.logs,
             backend=given.backend,
+            keep=given.keep,
             on_event=lambda event: bar.update() if event.stage == "blur" else None,
             chaos=chaos,
             faults=given.fault,

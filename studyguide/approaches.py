@@ -1,5 +1,6 @@
 """The seven approaches, each a short function: the table of contents of the course."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from studyguide.work import Canvas, Run
 
 def a_sequential(run: Run) -> None:
     """One image at a time, one thread: the baseline."""
-    service.sequential(run)
+    service.sequential(run, threading.Event())
 
 
 def b_tile_parallel(run: Run) -> None:

@@ -31,7 +31,8 @@ Floats = NDArray[np.float32]
 def weights(blur: Blur) -> Floats:
     """The 1-D kernel g, shape (kernel_size,), float32; its sum is 1 to rounding."""
     distance = range(-blur.radius, blur.radius + 1)
-    raw = [math.exp(-(d * d) / (2 * blur.sigma * blur.sigma)) for d in distance]
+    scaled = (d / blur.sigma for d in distance)  # first, for the square of a tiny sigma is 0
+    raw = [math.exp(-x * x / 2) for x in scaled]
     total = math.fsum(raw)
     return np.array([value / total for value in raw], dtype=np.float32)
 

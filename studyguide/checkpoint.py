@@ -60,7 +60,7 @@ class FileStore:
         """Write the pixels under their digest."""
         digest = images.sha256(pixels)
         with images.atomic(self._result_path(job, tile, digest)) as file:
-            file.write(pixels.data)
+            file.write(np.ascontiguousarray(pixels).data)
         return digest.encode()
 
     def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
@@ -81,7 +81,7 @@ class FileStore:
     def _open_image(self, job: ImageJob) -> Pixels:
         try:
             image: Pixels = np.load(self._image_path(job), mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise MessageError(f"The pixels of {job.image} are not in {self.folder}") from error
         if image.shape != job.shape or image.dtype != np.uint8:
             raise MessageError(

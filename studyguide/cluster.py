@@ -53,6 +53,7 @@ class Cluster(ABC):
         self.faults: Sequence[Fault] = ()
         self.held: dict[tuple[str, str], Event] = {}  # (process, lane) -> last event of its tile
         self.blurred = 0  # tiles so far
+        self.failures = 0  # images so far
         self.run_id = f"{time.time_ns():x}"
         self._tail = EventTail(folder / "events")
 
@@ -79,13 +80,18 @@ class Cluster(ABC):
     def read_events(self) -> None:
         """Follow what the processes write."""
         for event in self._tail.read():
-            lane = (event.process, event.lane)
-            if event.tile >= 0 and event.stage in ("wait", "blur"):
-                self.held[lane] = event
-                self.blurred += event.stage == "blur"
-            elif event.stage in ("transfer", "retry", "dead"):
-                self.held.pop(lane, None)
-            self.recorder.sink(event)
+            self.note(event)
+
+    def note(self, event: Event) -> None:
+        """Keep account of one event and hand it on."""
+        lane = (event.process, event.lane)
+        if event.tile >= 0 and event.stage in ("wait", "blur"):
+            self.held[lane] = event
+        elif event.stage in ("transfer", "retry", "dead"):
+            self.held.pop(lane, None)
+        self.blurred += event.stage == "blur" and event.tile >= 0
+        self.failures += event.stage == "failed"
+        self.recorder.sink(event)
 
     def record_death(self, process: str, **detail: Any) -> None:
         """A cross on each lane of a process that was at work, with the tile that it held."""

@@ -38,7 +38,7 @@ class Fault:
         """
         kind, _, rest = text.partition(":")
         image, _, tile = rest.rpartition(":")
-        if kind not in KINDS or not image or not tile.isdigit():
+        if kind not in KINDS or not image or not tile.isdecimal():
             raise UsageError(f"The fault is {text!r}", f"Use KIND:IMAGE:TILE with KIND of {KINDS}")
         return cls(kind, image, int(tile))
 

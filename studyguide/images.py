@@ -8,6 +8,7 @@ a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred a
 import hashlib
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def load(path: Path) -> Pixels:
         If the file is no whole image of the kind that its name says, or too large.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with _open(path) as image:
             _check_format(path, image.format or "no image")
             return _convert(image)
     except Image.DecompressionBombError as error:
@@ -90,6 +91,22 @@ def load(path: Path) -> Pixels:
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
         cause = "is empty" if path.stat().st_size == 0 else f"cannot be read as an image ({error})"
         raise ImageError(f"{path} {cause}", "Replace or remove the file") from error
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels as the file's header tells; (0, 0) if it tells nothing."""
+    try:
+        with _open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
+
+
+def _open(path: Path) -> Image.Image:
+    # Pillow warns of flaws that are mended or refused here. Filters belong to the process, not to a
+    # thread, so this one stays: two loaders that restored the former ones would do it out of order.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    return Image.open(path)
 
 
 def _check_format(path: Path, found: str) -> None:
@@ -107,19 +124,20 @@ def _convert(image: Image.Image) -> Pixels:
     mode = upright.mode
     if mode.startswith(("I", "F")):
         return _scale(np.asarray(upright))
-    if mode in ("1", "L"):
-        return np.asarray(upright.convert("L"))
     see_through = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info
+    if mode in ("1", "L") and not see_through:
+        return np.asarray(upright.convert("L"))
     return np.asarray(upright.convert("RGBA" if see_through else "RGB"))
 
 
 def _scale(samples: np.ndarray) -> Pixels:
     """Bring 16-bit, 32-bit and float samples of a grey image to 0..255, its range kept."""
     if samples.dtype.kind == "f":
-        full = 1.0 if np.nanmax(samples) <= 1.0 else 255.0
+        samples = np.nan_to_num(samples, posinf=255.0, neginf=0.0)
+        full = 1.0 if samples.max() <= 1.0 else 255.0
     else:
         full = 65535.0 if samples.dtype.itemsize == 2 or samples.max() > 255 else 255.0
-    scaled = np.nan_to_num(samples.astype(np.float64)) * (255.0 / full)
+    scaled = samples.astype(np.float64) * (255.0 / full)
     return np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)
 
 
@@ -173,7 +191,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that becomes `path` once the body has ended well and is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Threads of one process may save the same result: a tile that was delivered twice.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

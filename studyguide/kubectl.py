@@ -5,11 +5,15 @@ kubectl says little of what goes wrong later, in the cluster; `find_trouble` rea
 state of pods and from events, within seconds and not after a time-out.
 """
 
+import hashlib
+import io
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from studyguide.errors import ToolError
@@ -77,30 +81,56 @@ class Kubectl:
         found: list[Object] = json.loads(self("get", kinds, *chosen, "--output", "json"))["items"]
         return found
 
+    def get_one(self, what: str) -> Object:
+        """One object (`job/coordinator`); empty if there is none of that name."""
+        found = self("get", what, "--ignore-not-found", "--output", "json")
+        return json.loads(found) if found else {}
+
     def apply(self, manifest: bytes) -> None:
         """Create or change what a manifest describes."""
         self("apply", "--filename", "-", stdin=manifest)
 
-    def delete(self, *what: str) -> None:
-        """Delete objects; those that are gone already are no error."""
-        self("delete", *what, "--ignore-not-found", "--wait=false")
+    def delete(self, what: str) -> None:
+        """Delete an object and wait until it is gone; it is no error if it was gone before."""
+        self("delete", what, "--ignore-not-found")
 
-    def scale(self, deployment: str, replicas: int) -> None:
-        """Have so many pods of a Deployment."""
-        self("scale", f"deployment/{deployment}", f"--replicas={replicas}")
+    def delete_namespace(self) -> None:
+        """Delete all that we made, and wait until it is gone."""
+        self("delete", "namespace", self.namespace, "--ignore-not-found", timeout_s=3 * TIMEOUT_S)
 
-    def execute(self, target: str, *command: str) -> bytes:
-        """Run a command in a pod (`pod/name` or `deployment/name`)."""
-        return self("exec", target, "--", *command)
+    def execute(self, target: str, *command: str, stdin: bytes = b"") -> bytes:
+        """Run a command in a pod (`pod/name` or `deployment/name`); return what it prints."""
+        return self("exec", "--stdin", target, "--", *command, stdin=stdin)
+
+    def send(self, target: str, paths: Sequence[Path], folder: str) -> None:
+        """Copy files into a folder of a pod; check that all arrived, by their digests.
+
+        Raises
+        ------
+        ToolError
+            If one is missing there or differs.
+        """
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path in paths:
+                tar.add(path, path.name)
+        self.execute(target, "tar", "-xf", "-", "-C", folder, stdin=archive.getvalue())
+        there = self.execute(target, "sh", "-c", f"cd {folder} && sha256sum ./*").decode()
+        for path in paths:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if f"{digest}  ./{path.name}" not in there.splitlines():
+                raise ToolError(
+                    ["send", path.name], None, "it did not arrive whole", "Run it again"
+                )
 
     def answers(self) -> None:
         """Check that the cluster answers; raises ToolError with the remedy if not."""
         self("get", "--raw", "/readyz", "--request-timeout=5s")
 
 
-def kustomize(folder: str) -> bytes:
+def kustomize(folder: Path) -> bytes:
     """Render a kustomization; no cluster is asked."""
-    return _run(["kubectl", "kustomize", folder], b"", TIMEOUT_S)
+    return _run(["kubectl", "kustomize", str(folder)], b"", TIMEOUT_S)
 
 
 def _run(command: list[str], stdin: bytes, timeout_s: float) -> bytes:

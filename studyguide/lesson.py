@@ -5,23 +5,33 @@ pixels) or stands in a cell whose output is not compared.
 """
 
 import inspect
+import os
 import re
+import resource
 import shutil
-import statistics
+import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from IPython.display import Markdown
+from numpy.typing import ArrayLike
 
 from studyguide.approaches import APPROACHES
+from studyguide.charts import AXIS, TOP, WIDTH, Chart
+from studyguide.cluster import Cluster, LocalCluster
 from studyguide.doctor import describe
 from studyguide.errors import UsageError
 from studyguide.report import RunReport
 from studyguide.runs import run
+from studyguide.tiles import Pixels
+
+Span = tuple[float, float]  # start and end, in seconds
 
 
 class Lesson:
@@ -45,7 +55,10 @@ class Lesson:
             self.images = copy_images(self.images, only, self.folder / "images")
         self.options = options
         self._threads = set(threading.enumerate())
+        self._had_children = _has_children()
         self._reference: RunReport | None = None
+        where = "threads of this process" if self.approach.on_threads else "local processes"
+        print(f"{'lesson':12} {letter}: {self.approach.title}, on {where}")
         for name, value in describe().items():
             print(f"{name:12} {value}")
 
@@ -63,10 +76,13 @@ class Lesson:
         return self._reference
 
     def median(self, repeats: int = 3, letter: str | None = None, **options: Any) -> RunReport:
-        """The run of median wall time among several: one run alone says little on a busy machine."""
-        runs = [self.run(letter, **options) for _ in range(repeats)]
-        middle = statistics.median_low(report.wall_s for report in runs)
-        return next(report for report in runs if report.wall_s == middle)
+        """The run of median wall time among several: one alone says little on a busy machine."""
+        return self.race(letter or self.approach.letter, repeats=repeats, **options)[0]
+
+    def race(self, *letters: str, repeats: int = 3, **options: Any) -> list[RunReport]:
+        """Run approaches by turns, so that a busy minute hits all; each one's median run."""
+        turns = [[self.run(letter, **options) for letter in letters] for _ in range(repeats)]
+        return [_middle(runs) for runs in zip(*turns, strict=True)]
 
     def check(self, report: RunReport) -> str:
         """State in one line whether a run did the same work as the sequential one."""
@@ -82,10 +98,27 @@ class Lesson:
 
     def close(self) -> str:
         """Remove what the lesson made and say what is left: no thread, no process, no file."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not self.folder.exists(), f"files are left in {self.folder}"
         threads = [t.name for t in threading.enumerate() if t not in self._threads and not t.daemon]
         assert not threads, f"threads still run: {threads}"
+        assert self._had_children or not _has_children(), "a process that was started still runs"
         return "Nothing is left: no thread, no process, no file."
+
+
+def _middle(runs: Sequence[RunReport]) -> RunReport:
+    """The run of median wall time."""
+    return sorted(runs, key=lambda report: report.wall_s)[(len(runs) - 1) // 2]
+
+
+def _has_children() -> bool:
+    """Whether this process has child processes; False where the system cannot tell."""
+    try:
+        # WNOWAIT: their exit status is left to whoever started them.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):  # macOS has waitid from Python 3.13 on
+        return False
+    return True
 
 
 def find_images() -> Path:
@@ -115,6 +148,102 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
     return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
+# --- measuring ---------------------------------------------------------------------------------
+
+
+def durations(call: Callable[[], object], repeats: int = 3) -> list[float]:
+    """How long each of several calls takes, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def spans(report: RunReport, *stages: str, image: str = "") -> list[Span]:
+    """When a run was in these stages, with every image or with this one."""
+    events = report.timeline.of(*stages)
+    return [(event.start, event.end) for event in events if image in ("", event.image)]
+
+
+def covered(times: Iterable[Span]) -> float:
+    """Seconds in which at least one of the spans was open: overlaps count once."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(times):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def peak(times: Iterable[Span]) -> int:
+    """How many of the spans were open at once, at most; one may start as another ends."""
+    steps = sorted(step for start, end in times for step in ((start, 1), (end, -1)))
+    return int(np.cumsum([change for _, change in steps]).max(initial=0))
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+SMALL: Any = {"fontsize": 8.5, "ha": "center", "va": "center"}
+
+
+def gallery(title: str, pictures: Mapping[str, Pixels]) -> Chart:
+    """Show pictures side by side, each under its name.
+
+    Parameters
+    ----------
+    title : str
+    pictures : mapping of str to uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
+    """
+    gap = 0.15  # inches
+    width = (WIDTH - 0.4 + gap) / len(pictures) - gap
+    tall = width * max(image.shape[0] / image.shape[1] for image in pictures.values())
+    names = ", ".join(pictures)
+    chart = Chart(
+        TOP + 0.25 + tall + gap, title, f"from left to right: {names}", f"{title}: {names}"
+    )
+    for n, (name, image) in enumerate(pictures.items()):
+        left, height = 0.2 + n * (width + gap), chart.get_figheight()
+        axes = chart.add_axes((left / WIDTH, gap / height, width / WIDTH, tall / height))
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(name, fontsize=9.5)
+        axes.set(xticks=(), yticks=(), anchor="N")
+    return chart
+
+
+def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], seconds: ArrayLike) -> Chart:
+    """Draw a table of times, dark where fast; the fastest has a frame.
+
+    Parameters
+    ----------
+    title : str
+    rows, columns : sequence of str
+        What was set for each row and column.
+    seconds : array of float, shape (rows, columns)
+    """
+    times = np.asarray(seconds, dtype=float)
+    down, along = divmod(int(times.argmin()), len(columns))
+    facts = f"milliseconds; fastest, in the frame: {rows[down]}, {columns[along]}"
+    tall = 0.42 * len(rows)
+    name = f"{title}: {len(rows)} by {len(columns)}"
+    chart = Chart(TOP + tall + AXIS - 0.15, title, facts, name)
+    axes = chart.place(rows, TOP, tall)
+    shade = np.log(times / times.min())
+    axes.imshow(shade, cmap="viridis", aspect="auto")
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for (y, x), value in np.ndenumerate(times):
+        ink = "black" if shade[y, x] > 0.6 * shade.max() else "white"
+        axes.text(x, y, f"{1000 * value:.0f}", color=ink, **SMALL)
+    frame = np.array([[-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1]])
+    axes.plot(along + 0.46 * frame[0], down + 0.42 * frame[1], color="white", linewidth=2)
+    return chart
+
+
+# --- one lesson's own needs ----------------------------------------------------------------------
+
+
 def copy_images(source: Path, names: Sequence[str], folder: Path) -> Path:
     """Copy these images into a new folder, and return it: a small job out of a large one."""
     folder.mkdir()
@@ -132,3 +261,31 @@ def show_command(name: str) -> Markdown:
             f"protocol.lua has no command {name!r}", "Look into the file for its names"
         )
     return Markdown(f"```lua\n{found.group()}\n```")
+
+
+class MemoryProbe:
+    """Chaos that harms nobody: once `after` tiles are blurred it weighs the workers' processes.
+
+    `mib` then has the resident memory of each in MiB. What processes share, for example the code of
+    libraries, is counted for each of them.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.mib: dict[str, float] = {}
+
+    def __call__(self, cluster: Cluster) -> None:
+        """Look if it is time."""
+        if self.mib or cluster.blurred < self.after or not isinstance(cluster, LocalCluster):
+            return
+        workers = [process for process in cluster.processes.values() if process.role == "worker"]
+        self.mib = {process.name: _resident_mib(process.child.pid) for process in workers}
+
+
+def _resident_mib(pid: int) -> float:
+    """Memory of a process that lies in RAM: from /proc, or from ps where there is none."""
+    statm = Path(f"/proc/{pid}/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 2**10

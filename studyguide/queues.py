@@ -21,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from studyguide.errors import Cancelled, MessageError, QueueError
+from studyguide.errors import Cancelled, MessageError, QueueError, UsageError
 from studyguide.tiles import Tile
 from studyguide.work import ImageJob, find_tile, parse_job
 
@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 
 SOCKET_TIMEOUT_S = 4.0  # longer than any call blocks: an answer that takes longer never comes
 GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
-# Signs of errors that pass: the disk is full, or the memory is.
+# Signs of errors that pass by themselves: the disk is full, or the memory is.
 PASSING = ("MISCONF", "maxmemory")
+# Signs that a stream or its group is gone: the server lost its data, before or during a read.
+LOST = ("NOGROUP", "UNBLOCKED")
 BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
 
 
@@ -51,6 +53,11 @@ class Link:
         Seconds that an operation is retried for before `QueueError`.
     stop : threading.Event, optional
         Ends the waiting with `Cancelled`.
+
+    Raises
+    ------
+    UsageError
+        If the URL is malformed.
     """
 
     def __init__(
@@ -62,9 +69,14 @@ class Link:
         self.healthy_since = time.monotonic()  # since when every answer came, and in time
         self.repair: Callable[[redis.Redis], None] | None = None  # makes lost groups again
         # Retries are ours alone: redis-py's default would make one call last for a minute.
-        self._client = redis.Redis.from_url(
-            url, socket_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), 0), protocol=2
-        )
+        retry = Retry(NoBackoff(), 0)
+        try:
+            self._client = redis.Redis.from_url(
+                url, socket_timeout=SOCKET_TIMEOUT_S, retry=retry, protocol=2
+            )
+        except ValueError as error:
+            remedy = "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0"
+            raise UsageError(f"The Redis URL is {safe_url(url)!r}: {error}", remedy) from None
 
     def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.5) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.
@@ -98,10 +110,10 @@ class Link:
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             if too_late:
                 raise self._error(f"did not answer for {self.patience_s:g} s", error) from error
-        elif "NOGROUP" in str(error) and self.repair:
+        elif self.repair and _has(error, LOST):
             with suppress(redis.RedisError):
                 self.repair(self._client)
-        elif too_late or not any(sign in str(error) for sign in PASSING):
+        elif too_late or not _has(error, PASSING):
             raise self._error("answered with an error", error) from error
 
     def _error(self, what: str, error: Exception) -> QueueError:
@@ -121,6 +133,11 @@ class Link:
 
         _, now = min(self(ask) for _ in range(3))
         return float(now)
+
+
+def _has(error: redis.RedisError, signs: tuple[str, ...]) -> bool:
+    """Look for signs anywhere: redis-py strips some error codes, old servers wrap others."""
+    return any(sign in str(error) for sign in signs)
 
 
 def clear(url: str, prefix: str) -> None:
@@ -323,6 +340,11 @@ class StreamQueue:
         """Tile index -> result, for all tiles that are done."""
         found = self.link(lambda client: client.hgetall(f"{self.prefix}res:{job.key}"))
         return {int(index): result for index, result in found.items()}
+
+    def dead(self, job: ImageJob) -> set[int]:
+        """Indices of the tiles that are dead letters."""
+        found = self.link(lambda client: client.hkeys(f"{self.prefix}dead:{job.key}"))
+        return {int(index) for index in found}
 
     def reject(self, job: ImageJob, tile: Tile, result: bytes) -> None:
         """A result is corrupt: do its tile again."""

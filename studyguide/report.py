@@ -152,7 +152,8 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
+    temporary.write_text(text, "utf-8", "backslashreplace")
     temporary.replace(path)
 
 
@@ -165,7 +166,7 @@ def read_log(path: Path) -> RunReport:
         If the file is no log of this schema.
     """
     try:
-        log = json.loads(path.read_text())
+        log = json.loads(path.read_text("utf-8"))
         if log["schema"] != SCHEMA:
             raise MessageError(
                 f"{path} has schema {log['schema']}, not {SCHEMA}", "Record it again"
@@ -173,7 +174,7 @@ def read_log(path: Path) -> RunReport:
         known = {item.name for item in fields(RunReport)}
         kept = {key: value for key, value in log["report"].items() if key in known}
         return RunReport(**kept, timeline=Timeline(Event(**event) for event in log["events"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
 
 

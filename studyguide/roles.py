@@ -4,6 +4,7 @@ import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
 from studyguide import service
@@ -44,20 +45,36 @@ def serve(role: Role) -> int:
     0: all well, or drained; 1: some image failed.
     """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _set_on_signals(stop)
     clock = Clock(role.link(stop).server_time()) if role.redis_url else Clock()
     sink = _CountingSink(EventFile(role.folder / "events", role.name))
     run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
     _warm_up(role)
     run.recorder.add("start", clock() - max(0.0, Clock()() - role.started))
     if role.role == "sequential":
-        service.sequential(run)
+        service.sequential(run, stop)
     elif role.approach == "e":
         _serve_list(role, run, stop)
     else:
         _serve_stream(role, run, stop)
     return 1 if sink.failures else 0
+
+
+def _set_on_signals(stop: threading.Event) -> None:
+    """Set `stop` when SIGTERM or SIGINT comes, from a thread of its own.
+
+    A handler runs in the middle of whatever the main thread does. If that holds the lock of `stop`,
+    as for a signal just before, a handler that sets `stop` waits for itself. SimpleQueue is safe.
+    """
+    asked: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.put(number))
+
+    def wait() -> None:
+        asked.get()
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 class _CountingSink:

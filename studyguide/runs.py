@@ -1,14 +1,15 @@
 """One run from its settings to its report."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
-from studyguide.cluster import Chaos, LocalCluster
+from studyguide.cluster import Chaos, Cluster, LocalCluster
 from studyguide.errors import UsageError
 from studyguide.faults import Fault
 from studyguide.report import RunReport, write_log
@@ -17,6 +18,7 @@ from studyguide.tiles import grid
 from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Run
 
+BACKENDS = ("local", "kubernetes")
 ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
 
 
@@ -25,6 +27,7 @@ def run(
     *,
     logs: str | Path | None = None,
     backend: str = "local",
+    keep: bool = False,
     on_event: Callable[[Event], None] | None = None,
     chaos: Sequence[Chaos] = (),
     faults: Sequence[str] = (),
@@ -37,8 +40,10 @@ def run(
     approach : {"a", "b", "c", "d", "e", "f", "g"}
     logs : path, optional
         Folder for the run's log; none is written when not given.
-    backend : {"local"}
-        Where d to g run: on processes of this machine.
+    backend : {"local", "kubernetes"}
+        Where d to g run: on processes of this machine, or on pods of kubectl's current context.
+    keep : bool
+        Leave the deployment on Kubernetes running at the end.
     on_event : callable, optional
         Is given each `Event` soon after it happened.
     chaos : sequence of callables, optional
@@ -63,18 +68,66 @@ def run(
     """
     if approach not in APPROACHES:
         raise UsageError(f"The approach is {approach!r}", f"Use one of {' '.join(APPROACHES)}")
-    if backend != "local":
-        raise UsageError(f"The backend is {backend!r}", "Use local")
+    if backend not in BACKENDS:
+        raise UsageError(f"The backend is {backend!r}", f"Use one of {', '.join(BACKENDS)}")
     chosen = APPROACHES[approach]
     checked = _settings(chosen, settings)
     planted = [Fault.parse(text) for text in faults]
     images.find(checked.images)
     images.check_writable(checked.output)
-    timeline = _record(chosen, checked, on_event or (lambda event: None), chaos, planted)
-    made = RunReport.of(approach, backend, timeline, describe(checked))
+    events = Events(on_event)
+    if chosen.on_threads:
+        _run_threads(chosen.on_threads, checked, Recorder(events))
+    elif chosen.on_cluster:
+        with _cluster(chosen, checked, Recorder(events), backend, keep) as cluster:
+            cluster.chaos, cluster.faults = chaos, planted
+            chosen.on_cluster(cluster)
+    where = "local" if chosen.on_threads else backend
+    made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
     if logs is not None:
         write_log(made, Path(logs), chosen.stem)
     return made
+
+
+class Events:
+    """A sink that keeps all events and shows each to who wants to see it."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self.all: list[Event] = []
+        self._on_event = on_event
+
+    def __call__(self, event: Event) -> None:
+        """Keep one event."""
+        self.all.append(event)
+        if self._on_event:
+            self._on_event(event)
+
+
+def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: Recorder) -> None:
+    from studyguide.blur import warm_up
+
+    warm_up()  # kernels are compiled before the clock starts
+    recorder.mark("run")
+    function(Run(settings, recorder))
+
+
+@contextmanager
+def _cluster(
+    chosen: Approach, settings: Settings, recorder: Recorder, backend: str, keep: bool
+) -> Iterator[Cluster]:
+    """Make the cluster that the backend names, with a folder of its own that goes with it."""
+    with tempfile.TemporaryDirectory(prefix="studyguide-") as name:
+        folder = Path(name)
+        if backend == "kubernetes":
+            from studyguide.kubernetes import KubernetesCluster
+
+            pods = KubernetesCluster(settings, chosen.letter, folder, recorder, keep)
+            with pods:
+                yield pods
+        else:
+            with LocalCluster(settings, chosen.letter, folder, recorder) as processes:
+                recorder.mark("run")
+                yield processes
 
 
 def expected_blurs(approach: str, given: dict[str, Any]) -> int:
@@ -98,39 +151,3 @@ def _settings(chosen: Approach, given: dict[str, Any]) -> Settings:
         given = {**given, name: Path(given.get(name, getattr(Settings, name)))}
     settings = from_options(given)
     return replace(settings, output=settings.output / chosen.stem)
-
-
-def _record(
-    chosen: Approach,
-    settings: Settings,
-    on_event: Callable[[Event], None],
-    chaos: Sequence[Chaos],
-    faults: Sequence[Fault],
-) -> Timeline:
-    """Run an approach and collect its events."""
-    events: list[Event] = []
-
-    def sink(event: Event) -> None:
-        events.append(event)
-        on_event(event)
-
-    recorder = Recorder(sink)
-    if chosen.on_threads:
-        _warm_up()
-        recorder.mark("run")
-        chosen.on_threads(Run(settings, recorder))
-    elif chosen.on_cluster:
-        with tempfile.TemporaryDirectory(prefix="studyguide-") as folder:
-            recorder.mark("run")
-            cluster = LocalCluster(settings, chosen.letter, Path(folder), recorder)
-            cluster.chaos, cluster.faults = chaos, faults
-            with cluster:
-                chosen.on_cluster(cluster)
-    return Timeline(events)
-
-
-def _warm_up() -> None:
-    """Have the kernels compiled before the clock starts."""
-    from studyguide.blur import warm_up
-
-    warm_up()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,12 +44,16 @@ SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
 
 
-def sequential(run: Run) -> None:
+def sequential(run: Run, stop: threading.Event) -> None:
     """One image at a time, one thread: all of a, and the container of d."""
-    for path in run.paths():
+    for path in _paths(run, stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
             run.save(job.image, process_whole(job, pixels, run.recorder))
+
+
+def _paths(run: Run, stop: threading.Event) -> Iterator[Path]:
+    return takewhile(lambda _: not stop.is_set(), run.paths())
 
 
 # --- e: a list, no acknowledgement ---------------------------------------------------------------
@@ -58,7 +62,7 @@ def sequential(run: Run) -> None:
 def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
     """Queue the tiles of all images with their pixels, then watch until each image has ended."""
     jobs = []
-    for path in run.paths():
+    for path in _paths(run, stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
             jobs.append(job)
@@ -160,7 +164,7 @@ def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
 def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
     """Queue the tiles of all images, then watch until each image has ended. Safe to run twice."""
     jobs = []
-    for path in run.paths():
+    for path in _paths(run, stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
             with run.recorder.span("split", job.image):
@@ -185,8 +189,9 @@ def _enqueue(
     batch_size = min(ENQUEUE_BATCH, run.settings.queue_size)
     while batch := list(islice(rest, batch_size)):
         start = run.recorder.clock()
-        while queue.backlog() + len(batch) > run.settings.queue_size and not stop.is_set():
-            time.sleep(0.005)
+        while queue.backlog() + len(batch) > run.settings.queue_size:
+            if stop.wait(0.005):
+                return
         queue.enqueue(job, batch)
         for tile in batch:
             run.recorder.add("enqueue", start, job.image, tile.index)
@@ -400,7 +405,7 @@ class StreamAssembler:
             canvas = Canvas(job)
             results = self.queue.results(job)
             intact = [self._add(canvas, index, result) for index, result in results.items()]
-            if not all(intact):
+            if not all(intact) or canvas.missing - self.queue.dead(job):
                 self.queue.withdraw(announcement)
                 return
             state = self._save(canvas)

@@ -23,6 +23,10 @@ def _is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
+
+
 @dataclass(frozen=True)
 class Blur:
     """What is done to each pixel.
@@ -50,8 +54,8 @@ class Blur:
             f"Use an odd number from 1 to {MAX_KERNEL_SIZE}, for example 21",
         )
         _require(self.method in METHODS, "The method", self.method, f"Use one of {METHODS}")
-        ok = isinstance(self.sigma, (int, float)) and 0 < self.sigma < math.inf
-        _require(ok, "sigma", self.sigma, "Use a positive number of pixels, for example 7.0")
+        remedy = "Use a positive number of pixels, for example 7.0"
+        _require(_is_positive(self.sigma), "sigma", self.sigma, remedy)
 
     @classmethod
     def of(
@@ -81,7 +85,7 @@ class Delivery:
     def __post_init__(self) -> None:
         for name in ("visibility_s", "backoff_s", "quiet_s", "patience_s"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, name, value, "Use a positive number of seconds")
+            _require(_is_positive(value), name, value, "Use a positive number of seconds")
         _require(_is_count(self.max_attempts), "max_attempts", self.max_attempts, "Use 1 or more")
         _require(self.payload in ("file", "redis"), "payload", self.payload, "Use file or redis")
 

@@ -156,17 +156,19 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.cancel()
-            for thread in self._threads:
-                thread.join()
+            self._abandon()
             return
         try:
             self.join()
         except BaseException:  # KeyboardInterrupt too: nobody is left behind
-            self.cancel()
-            for thread in self._threads:
-                thread.join()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        self.cancel()
+        for thread in self._threads:
+            with suppress(RuntimeError):  # it could not be started
+                thread.join()
 
 
 # --- the stages of b and c, from left to right ---------------------------------------------------

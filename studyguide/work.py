@@ -91,13 +91,13 @@ def parse_job(text: str | bytes) -> ImageJob:
 
 
 def _check_job(job: ImageJob) -> None:
-    sides = (*job.shape[:2], job.tile_size)
+    sides = (*job.shape, job.tile_size)
     ok = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides)
     ok = ok and (len(job.shape) == 2 or (len(job.shape) == 3 and job.shape[2] in (3, 4)))
     texts = (job.image, job.source, job.run)
     if not ok or not all(isinstance(text, str) for text in texts):
         raise ValueError("a field is out of range")
-    if Path(job.image).name != job.image:
+    if Path(job.image).name != job.image or job.image in ("", "..") or "\0" in job.image:
         raise ValueError(f"{job.image!r} is not the name of a file")
 
 
@@ -260,7 +260,7 @@ def _decode(message: bytes) -> tuple[ImageJob, Tile, int, memoryview]:
             int(header["attempt"]),
             memoryview(message)[4 + length :],
         )
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError) as error:
         raise MessageError(f"Not a tile message: {message[:40]!r} ({error})") from error
 
 
