@@ -204,8 +204,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def check_writable(folder: Path) -> None:
-    """Find out before the work starts whether images can be saved.
+def check_writable(folder: Path, option: str = "--output") -> None:
+    """Find out before the work starts whether files can be saved; `option` names another folder.
 
     Raises
     ------
@@ -215,9 +215,9 @@ def check_writable(folder: Path) -> None:
     try:
         with atomic(folder / "probe"):
             pass
-        (folder / "probe").unlink()
+        (folder / "probe").unlink(missing_ok=True)  # by another run that looked just now
     except OSError as error:
         raise UsageError(
-            f"The output folder {folder} cannot be written ({error.strerror or error})",
-            "Choose another folder with --output",
+            f"The folder {folder} cannot be written ({error.strerror or error})",
+            f"Choose another folder with {option}",
         ) from error

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from studyguide.errors import MessageError, UsageError
+from studyguide.errors import MessageError, StudyguideError, UsageError
 from studyguide.timeline import SCHEMA, Event, Timeline
 
 
@@ -138,7 +138,13 @@ def machine() -> dict[str, Any]:
 
 
 def write_log(report: RunReport, folder: Path, stem: str) -> Path:
-    """Write `<stem>_<UTC time>.txt` for people and `.json` with everything; return the latter."""
+    """Write `<stem>_<UTC time>.txt` for people and `.json` with everything; return the latter.
+
+    Raises
+    ------
+    StudyguideError
+        If a file cannot be written, for example to a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     timeline = report.timeline
     stamp = datetime.fromtimestamp(timeline.start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -152,9 +158,14 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
-    temporary.write_text(text, "utf-8", "backslashreplace")
-    temporary.replace(path)
+    try:
+        # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
+        temporary.write_text(text, "utf-8", "backslashreplace")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        problem = f"The log {path} cannot be written ({error.strerror or error})"
+        raise StudyguideError(problem, "The images are saved; free some space") from error
 
 
 def read_log(path: Path) -> RunReport:

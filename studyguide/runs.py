@@ -75,6 +75,8 @@ def run(
     planted = [Fault.parse(text) for text in faults]
     images.find(checked.images)
     images.check_writable(checked.output)
+    if logs is not None:
+        images.check_writable(Path(logs), "--logs")
     events = Events(on_event)
     if chosen.on_threads:
         _run_threads(chosen.on_threads, checked, Recorder(events))

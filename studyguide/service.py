@@ -112,9 +112,8 @@ class Silence:
         pause = time.monotonic() - self._since
         if state == self._last:
             return pause > max(self._least_s, 5 * self._longest_s)
-        if (
-            self._changes >= 2
-        ):  # the first is our own first look, the second ends the workers' start
+        # The first change is our own first look, the second ends the workers' start.
+        if self._changes >= 2:
             self._longest_s = max(self._longest_s, pause)
         self._last, self._since = state, time.monotonic()
         self._changes += 1
