@@ -1,8 +1,8 @@
 """The command line: `studyguide` and `python -m studyguide`.
 
 Exit codes: 0 all well; 1 some image failed (the others are saved) or a run could not go on; 2 wrong
-usage. A role that cannot go on for now, because Redis is away, ends with 75 and one that found an
-error of ours with 70, so that whoever supervises it starts it again.
+usage. A role that cannot go on for now, because Redis is away or a disk full, ends with 75 and one
+that found an error of ours with 70, so that whoever supervises it starts it again.
 """
 
 import time
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"studyguide: {error}", file=sys.stderr)
         return 2
-    except StudyguideError as error:
+    except (StudyguideError, OSError) as error:  # OSError: a full disk, for example
         print(f"studyguide: {error}", file=sys.stderr)
         return TRY_AGAIN if given.command is _role else 1
     except KeyboardInterrupt:
@@ -58,12 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
         role = commands.add_parser(name, help=f"run the role {name} in this process")
-        _add_role(role, role=name)
+        _add_role(role, letters="d" if name == "sequential" else "efg", role=name)
     service = commands.add_parser("service", help="run roles of g in this process")
     service.add_argument(
         "--mode", dest="role", choices=("coordinator", "worker", "assembler", "all"), default="all"
     )
-    _add_role(service)
+    _add_role(service, letters="fg")
     return parser
 
 
@@ -101,7 +101,7 @@ def _run(given: argparse.Namespace) -> int:
             reports.append(_run_one(letter, given))
         except UsageError:
             raise
-        except StudyguideError as error:
+        except (StudyguideError, OSError) as error:
             print(f"studyguide: approach {letter}: {error}", file=sys.stderr)
             failed = True
     print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
@@ -152,8 +152,7 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 # --- the roles of d to g -------------------------------------------------------------------------
 
 
-def _add_role(parser: argparse.ArgumentParser, **defaults: str) -> None:
-    letters = "d" if defaults.get("role") == "sequential" else "efg"
+def _add_role(parser: argparse.ArgumentParser, letters: str, **defaults: str) -> None:
     parser.add_argument("--approach", choices=letters, default=letters[-1])
     parser.add_argument("--name", default=socket.gethostname(), help="name of this process")
     parser.add_argument("--folder", type=Path, default=Path("run"), help="shared by all roles")
@@ -161,6 +160,7 @@ def _add_role(parser: argparse.ArgumentParser, **defaults: str) -> None:
     parser.add_argument("--prefix", default="{sg}:", help="prefix of all keys in Redis")
     if letters != "d":
         parser.add_argument("--redis", default=redis_url(), help="address; default: $REDIS_URL")
+    parser.add_argument("--verbose", action="store_true", help="tell every event on stderr")
     _add_fault(parser)
     add_options(parser)
     parser.set_defaults(command=_role, **defaults)
@@ -172,6 +172,8 @@ def _role(given: argparse.Namespace) -> int:
 
     if given.approach != "d" and not given.redis:
         raise UsageError("No Redis is named", "Use --redis URL or set REDIS_URL")
+    if given.verbose:
+        logging.getLogger("studyguide").setLevel(logging.INFO)
     role = Role(
         name=given.name,
         role=given.role,
@@ -188,7 +190,7 @@ def _role(given: argparse.Namespace) -> int:
         return serve(role)
     except Cancelled:
         return 0  # told to stop while Redis was away
-    except (UsageError, QueueError):
+    except (UsageError, QueueError, OSError):
         raise
     except Exception as error:
         foreseen = isinstance(error, StudyguideError)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from studyguide import images, work
-from studyguide.errors import MessageError
+from studyguide.errors import ImageError, MessageError
 from studyguide.queues import Link
 from studyguide.tiles import Pixels, Tile, window
 from studyguide.work import ImageJob
@@ -26,7 +26,7 @@ class Store(Protocol):
     """What roles need of a store."""
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
-        """Keep an image where workers find its windows."""
+        """Keep an image where workers find its windows; ImageError if there is no room."""
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """A tile with its halo, uint8, shape `job.window_shape(tile)`; MessageError if absent."""
@@ -48,9 +48,13 @@ class FileStore:
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Write the image once, as an array that workers map instead of decoding."""
         path = self._image_path(job)
-        if not path.exists():
-            with images.atomic(path) as file:
-                np.save(file, pixels)
+        try:
+            if not path.exists():
+                with images.atomic(path) as file:
+                    np.save(file, pixels)
+        except OSError as error:
+            problem = f"The pixels of {job.image} cannot be kept in {self.folder} ({error})"
+            raise ImageError(problem, "Free some space, or set TMPDIR to another folder") from error
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Copy a window out of the mapped image."""

@@ -28,7 +28,7 @@ STEP_S = 0.01  # how often the cluster looks at its processes
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
-HOPELESS = (2, 75)  # wrong usage, or Redis away for longer than our patience: no use to try again
+HOPELESS = (2, 75)  # wrong usage; Redis away beyond our patience, or a full disk: no use to go on
 
 
 class Chaos(Protocol):
@@ -133,6 +133,7 @@ class LocalCluster(Cluster):
         self.processes: dict[str, Process] = {}
         self.redis: RedisServer | None = None
         self.redis_url = ""
+        self._awaited: Process | None = None  # the one that may end by itself
         self._prefix = "{sg}:"
         self._reaper = Reaper()
 
@@ -159,7 +160,7 @@ class LocalCluster(Cluster):
 
     def watch(self, role: str) -> None:
         """Keep the cluster going until the process of this role has done its work."""
-        process = self.processes[f"{role}-0"]
+        self._awaited = process = self.processes[f"{role}-0"]
         while process.child.poll() not in DONE:
             self.step()
             time.sleep(STEP_S)
@@ -174,7 +175,7 @@ class LocalCluster(Cluster):
             strike(self)
         for process in self.processes.values():
             code = process.child.poll()
-            if code is not None and code not in DONE:
+            if code is not None and not (process is self._awaited and code in DONE):
                 self._revive(process, code)
         if self.redis and not self.redis.alive:
             self.record_death("redis")
@@ -185,7 +186,8 @@ class LocalCluster(Cluster):
         if process.due == 0.0:
             self.record_death(process.name, exit_code=code)
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
-                raise ToolError([process.name], code, process.child.tail())
+                silence = f"nothing, as it is where the disk of {self.folder} is full"
+                raise ToolError([process.name], code, process.child.tail() or silence)
             process.due = now + 0.1 * 2**process.restarts
         elif now >= process.due:
             process.child = self._spawn(process.name, process.command)

@@ -5,6 +5,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -145,7 +146,6 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
     StudyguideError
         If a file cannot be written, for example to a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     timeline = report.timeline
     stamp = datetime.fromtimestamp(timeline.start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     path = folder / f"{stem}_{stamp}.json"
@@ -159,11 +159,13 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
         temporary.write_text(text, "utf-8", "backslashreplace")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         problem = f"The log {path} cannot be written ({error.strerror or error})"
         raise StudyguideError(problem, "The images are saved; free some space") from error
 

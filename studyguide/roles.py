@@ -1,5 +1,6 @@
 """From options to a running role: the entry of every process and pod of d to g."""
 
+import logging
 import signal
 import threading
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from studyguide.settings import Settings
 from studyguide.threads import Crew
 from studyguide.timeline import Clock, Event, EventFile, Recorder
 from studyguide.work import Run
+
+log = logging.getLogger(__name__)
 
 RoleName = Literal["sequential", "coordinator", "worker", "assembler", "all"]
 
@@ -87,6 +90,8 @@ class _CountingSink:
     def __call__(self, event: Event) -> None:
         self.failures += event.stage == "failed"
         self._file(event)
+        tile = f" tile {event.tile}" if event.tile >= 0 else ""
+        log.info("%s %s %s%s, %.3f s", event.lane, event.stage, event.image, tile, event.seconds)
 
 
 def _warm_up(role: Role) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
 from studyguide.cluster import Chaos, Cluster, LocalCluster
-from studyguide.errors import UsageError
+from studyguide.errors import ImageError, UsageError
 from studyguide.faults import Fault
 from studyguide.report import RunReport, write_log
 from studyguide.settings import OPTIONS, Settings, describe, from_options
@@ -73,7 +73,7 @@ def run(
     chosen = APPROACHES[approach]
     checked = _settings(chosen, settings)
     planted = [Fault.parse(text) for text in faults]
-    images.find(checked.images)
+    paths, _ = images.find(checked.images)
     images.check_writable(checked.output)
     if logs is not None:
         images.check_writable(Path(logs), "--logs")
@@ -84,6 +84,7 @@ def run(
         with _cluster(chosen, checked, Recorder(events), backend, keep) as cluster:
             cluster.chaos, cluster.faults = chaos, planted
             chosen.on_cluster(cluster)
+    _tell_unfinished(paths, events)
     where = "local" if chosen.on_threads else backend
     made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
     if logs is not None:
@@ -103,6 +104,15 @@ class Events:
         self.all.append(event)
         if self._on_event:
             self._on_event(event)
+
+
+def _tell_unfinished(paths: Sequence[Path], events: Events) -> None:
+    """No image is left out in silence, whatever ended the run."""
+    ended = {event.image for event in events.all if event.stage in ("save", "failed")}
+    for path in paths:
+        if path.name not in ended:
+            error = ImageError(f"{path} was not done: the run ended before", "Run it again")
+            Recorder(events).mark("failed", path.name, error=str(error))
 
 
 def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: Recorder) -> None:

@@ -99,7 +99,7 @@ class Crew:
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()  # set when the crew is cancelled
-        self._threads: list[threading.Thread] = []
+        self._threads: list[tuple[threading.Thread, threading.Event]] = []  # and whether it ended
         self._channels: list[Channel[Any]] = []
         self._errors: list[BaseException] = []
         self._lock = threading.Lock()
@@ -116,12 +116,14 @@ class Crew:
 
     def start(self, name: str, function: Callable[..., None], *args: Any) -> None:
         """Run a stage on a thread of its own; the name is its lane in the timeline."""
-        thread = threading.Thread(target=self._run, args=(function, args), name=name)
-        with self._lock:
-            self._threads.append(thread)
+        ended = threading.Event()
+        thread = threading.Thread(target=self._run, args=(ended, function, args), name=name)
+        self._threads.append((thread, ended))
         thread.start()
 
-    def _run(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _run(
+        self, ended: threading.Event, function: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
         try:
             function(*args)
         except Cancelled:
@@ -129,6 +131,8 @@ class Crew:
         except BaseException as error:
             self._errors.append(error)
             self.cancel()
+        finally:
+            ended.set()
 
     def cancel(self) -> None:
         """End the run: every thread that waits on a channel wakes up."""
@@ -141,10 +145,16 @@ class Crew:
 
     def join(self) -> None:
         """Wait for all threads, those started meanwhile included; raise the first error."""
-        for thread in self._threads:  # grows while we wait: a list may, during its iteration
-            thread.join()
+        self._wait()
         if self._errors:
             raise self._errors[0]
+
+    def _wait(self) -> None:
+        for thread, ended in self._threads:  # grows while we wait: a list may, in its iteration
+            if thread.ident is not None:  # else it could not be started
+                # In Python 3.11 a `join` that is interrupted takes its thread for ended.
+                ended.wait()
+                thread.join()
 
     def __enter__(self) -> "Crew":
         return self
@@ -166,9 +176,7 @@ class Crew:
 
     def _abandon(self) -> None:
         self.cancel()
-        for thread in self._threads:
-            with suppress(RuntimeError):  # it could not be started
-                thread.join()
+        self._wait()
 
 
 # --- the stages of b and c, from left to right ---------------------------------------------------

@@ -1,7 +1,67 @@
 """What all tests share."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
 from hypothesis import settings
+from support import make_images
+
+from studyguide.queues import Link
+from studyguide.redis_server import RedisServer
 
 # An example's first call may compile a kernel, so no example has a deadline.
 settings.register_profile("studyguide", settings(), deadline=None)
 settings.load_profile("studyguide")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_redis_of_the_user() -> Iterator[None]:
+    """Runs start a server of their own, whatever the environment of the tests says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("REDIS_URL", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Have the kernels in numba's cache, so that no process of a test compiles them again."""
+    from studyguide.blur import warm_up
+
+    warm_up()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One real server for all tests that leave it running."""
+    with RedisServer.start(tmp_path_factory.mktemp("redis"), persistent=False) as server:
+        yield server
+
+
+@pytest.fixture
+def client(shared_server: RedisServer) -> Iterator[redis.Redis]:
+    """Our own look into the shared server, which is empty at first."""
+    with redis.Redis.from_url(shared_server.url, decode_responses=True, protocol=2) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Link]]:
+    """Make links that are closed when the test has ended."""
+    links: list[Link] = []
+
+    def make(*args: object, **options: object) -> Link:
+        links.append(Link(*args, **options))
+        return links[-1]
+
+    yield make
+    for link in links:
+        link(redis.Redis.close)
+
+
+@pytest.fixture(scope="session")
+def two_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cloud.png and grain.png; nobody writes to it."""
+    return make_images(tmp_path_factory.mktemp("two") / "images")

@@ -1,0 +1,242 @@
+"""A kubelet in small: runs the pods of a rendered kustomization with podman, as the manifests say.
+
+It knows what our manifests use: init containers and sidecars, arguments with variables, the
+downward API, ConfigMaps, Secrets, claims, services by name, security contexts, memory limits,
+probes. Restarts, replacements and the scheduler are the tests' part.
+"""
+
+import base64
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from support import wait_until
+
+from studyguide.timeline import Event, EventTail
+
+Object = dict[str, Any]
+
+K8S = Path(__file__).parents[1] / "k8s"
+SUBNET = "10.93.47"
+ADDRESSES = {"redis": f"{SUBNET}.10", "files": f"{SUBNET}.11"}  # services have no DNS here
+# What some hosts of containers forbid is set to what all allow.
+LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
+NODE = {0: 0o777, 1000: 0o777}  # owner of a volume's folder -> its mode
+
+
+def podman(*arguments: str, check: bool = True) -> str:
+    """Run podman; on failure the test shows what it said."""
+    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=600)
+    assert not check or done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def render(overlay: str) -> list[Object]:
+    """The objects of a kustomization, as kubectl renders them."""
+    command = ["kubectl", "kustomize", str(K8S / overlay)]
+    return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, check=True).stdout))
+
+
+def expand(text: str, variables: dict[str, str]) -> str:
+    """Replace $(NAME) as Kubernetes does: what is not known stays."""
+    return re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), text)
+
+
+@dataclass
+class Pod:
+    """One running pod; its folder on this machine holds its volumes."""
+
+    name: str
+    folder: Path
+    main: str  # the role's container
+    sidecars: list[str] = field(default_factory=list)
+
+    @property
+    def events(self) -> list[Event]:
+        """What its role has recorded so far."""
+        return EventTail(self.folder / "data" / "run" / "events").read()
+
+    def has(self, stage: str, image: str = "", tile: int = -1) -> bool:
+        """Whether such an event is among them; of any image and tile if none is named."""
+        return any(
+            event.stage == stage and (not image or (event.image, event.tile) == (image, tile))
+            for event in self.events
+        )
+
+
+class Node:
+    """A machine that pods run on, with a private network; removes all of them at its end."""
+
+    def __init__(self, folder: Path, overlay: str, claims: int = 0o777) -> None:
+        self.folder = folder
+        self.objects = render(overlay)
+        self.claims = claims  # mode of the volumes that claims get; they belong to root
+        self.network = f"studyguide-{uuid4().hex[:8]}"
+        self.pods: list[Pod] = []
+        subnet = f"{SUBNET}.0/24"
+        podman("network", "create", "--internal", "--subnet", subnet, self.network)
+
+    def __enter__(self) -> "Node":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        containers = [name for pod in self.pods for name in (pod.main, *pod.sidecars)]
+        podman("rm", "--force", "--time", "0", "--ignore", *containers)
+        podman("network", "rm", "--force", self.network)
+
+    # -- pods
+
+    def start(self, workload: str, *arguments: str) -> Pod:
+        """Start one pod of a Deployment or Job; `arguments` are added to its role's."""
+        thing = self.find(workload)
+        spec = thing["spec"]["template"]["spec"]
+        name = f"{workload}-{uuid4().hex[:5]}"
+        pod = Pod(name, self.folder / name, f"{name}-{spec['containers'][0]['name']}")
+        self.pods.append(pod)
+        mounts = {volume["name"]: self._volume(pod, volume) for volume in spec["volumes"]}
+        for container in spec.get("initContainers", []):
+            own = f"{name}-{container['name']}"
+            if container.get("restartPolicy") == "Always":
+                pod.sidecars.append(own)
+                self._run(pod, own, spec, container, mounts, ["--detach"])
+            else:
+                self._run(pod, own, spec, container, mounts, ["--rm"])
+        main = {**spec["containers"][0]}
+        main["args"] = [*main.get("args", []), *arguments]
+        address = ADDRESSES.get(workload)
+        place = ["--ip", address] if address else []
+        self._run(pod, pod.main, spec, main, mounts, ["--detach", *place])
+        return pod
+
+    def find(self, workload: str) -> Object:
+        """The Deployment or Job of that name."""
+        kinds = ("Deployment", "Job")
+        return next(
+            thing
+            for thing in self.objects
+            if thing["kind"] in kinds and thing["metadata"]["name"] == workload
+        )
+
+    def wait_ready(self, pod: Pod) -> None:
+        """Wait until its readiness probe, which has to be a command, succeeds."""
+        (container,) = self.find(pod.name.rpartition("-")[0])["spec"]["template"]["spec"][
+            "containers"
+        ]
+        wait_until(lambda: self.probe(pod, container["readinessProbe"]["exec"]["command"]))
+
+    def probe(self, pod: Pod, command: Sequence[str]) -> bool:
+        """Run a probe's command in the role's container."""
+        argv = ["podman", "exec", pod.main, *command]
+        return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
+
+    def end(self, pod: Pod) -> int:
+        """Delete a pod as Kubernetes does: the role ends, then its sidecars; the exit code."""
+        podman("stop", "--time", "20", pod.main)
+        return self.finish(pod)
+
+    def finish(self, pod: Pod) -> int:
+        """Wait until the role has ended, then end the sidecars; the exit code."""
+        code = int(podman("wait", pod.main))
+        for name in pod.sidecars:
+            podman("stop", "--time", "20", name)
+        return code
+
+    # -- containers
+
+    def _run(
+        self,
+        pod: Pod,
+        name: str,
+        spec: Object,
+        container: Object,
+        mounts: dict[str, str],
+        options: list[str],
+    ) -> None:
+        variables = self._variables(pod, container)
+        command = [expand(part, variables) for part in container.get("command", [])]
+        arguments = [expand(part, variables) for part in container.get("args", [])]
+        if command:
+            options = [*options, "--entrypoint", command.pop(0)]
+        for mount in container["volumeMounts"]:
+            options += ["--volume", f"{mounts[mount['name']]}:{mount['mountPath']}"]
+        for key, value in variables.items():
+            options += ["--env", f"{key}={value}"]
+        network = ["--network", self.network]
+        for service, address in ADDRESSES.items():
+            network += ["--add-host", f"{service}:{address}"]
+        security = _security(spec["securityContext"], container)
+        image = f"docker.io/library/{container['image']}"
+        podman(
+            *("--runtime", "runc", "run", "--name", name, "--pull", "never"),
+            *(*LIMITS, *network, *security, *options, image, *command, *arguments),
+        )
+
+    def _variables(self, pod: Pod, container: Object) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            found |= self._named("ConfigMap", source["configMapRef"]["name"])["data"]
+        for item in container.get("env", []):
+            origin = item.get("valueFrom", {})
+            if "secretKeyRef" in origin:
+                ref = origin["secretKeyRef"]
+                body = self._named("Secret", ref["name"])["data"][ref["key"]]
+                found[item["name"]] = base64.b64decode(body).decode()
+            elif "fieldRef" in origin:
+                path = origin["fieldRef"]["fieldPath"]
+                found[item["name"]] = pod.name if path == "metadata.name" else "the-job"
+            else:
+                found[item["name"]] = expand(item["value"], found)
+        return found
+
+    # -- volumes
+
+    def _volume(self, pod: Pod, volume: Object) -> str:
+        folder = pod.folder / volume["name"]
+        if "persistentVolumeClaim" in volume:
+            folder = self.folder / "claims" / volume["persistentVolumeClaim"]["claimName"]
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(self.claims if "persistentVolumeClaim" in volume else 0o777)
+        if "configMap" in volume:
+            for name, text in self._named("ConfigMap", volume["configMap"]["name"])["data"].items():
+                (folder / name).write_text(text)
+        return str(folder)
+
+    def _named(self, kind: str, name: str) -> Object:
+        return next(
+            thing
+            for thing in self.objects
+            if thing["kind"] == kind and thing["metadata"]["name"] == name
+        )
+
+
+def _security(of_pod: Object, container: Object) -> list[str]:
+    own = container["securityContext"]
+    options = ["--user", f"{of_pod['runAsUser']}:{of_pod['runAsGroup']}"]
+    options += ["--memory", container["resources"]["limits"]["memory"].replace("i", "").lower()]
+    options += ["--read-only-tmpfs=false"]
+    if own["readOnlyRootFilesystem"]:
+        options += ["--read-only"]
+    if not own["allowPrivilegeEscalation"]:
+        options += ["--security-opt", "no-new-privileges"]
+    return [*options, *(f"--cap-drop={name.lower()}" for name in own["capabilities"]["drop"])]
+
+
+def require(reason_to_skip: str | None, in_ci: bool) -> None:
+    """Skip the test for a reason, if there is one; in continuous integration fail for it."""
+    if reason_to_skip and in_ci:
+        pytest.fail(reason_to_skip)
+    if reason_to_skip:
+        pytest.skip(reason_to_skip)
+
+
+def missing(*programs: str) -> str | None:
+    """Say which of these programs are not installed, if any."""
+    absent = [name for name in programs if not shutil.which(name)]
+    return f"{', '.join(absent)} not installed" if absent else None

@@ -1,0 +1,77 @@
+"""What several test modules do: wait for a condition, make images, look for left-overs."""
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from studyguide.settings import Blur
+from studyguide.tiles import Pixels
+from studyguide.work import ImageJob
+
+T = TypeVar("T")
+WAIT_S = 60.0  # a bound for slow machines; the waits end as soon as they can
+TILE_SIZE = 32
+TILES = {"cloud.png": 4, "grain.png": 12}
+SMALL = {"tile_size": TILE_SIZE, "kernel_size": 5, "method": "separable"}
+
+
+def wait_until(condition: Callable[[], T], within_s: float = WAIT_S) -> T:
+    """Return the first true value of `condition`."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "what the test waits for does not happen"
+        time.sleep(0.01)
+    return value
+
+
+def grey() -> Pixels:
+    """A soft gradient of 40 x 50 pixels: 4 tiles."""
+    return np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8) * 2
+
+
+def noise() -> Pixels:
+    """Noise of 96 x 100 pixels, RGBA: 12 tiles."""
+    return np.random.default_rng(7).integers(0, 256, (96, 100, 4), dtype=np.uint8)
+
+
+def make_images(folder: Path) -> Path:
+    """Save the two images of `TILES` in a folder of their own."""
+    folder.mkdir(parents=True)
+    Image.fromarray(grey()).save(folder / "cloud.png")
+    Image.fromarray(noise()).save(folder / "grain.png")
+    return folder
+
+
+def noise_job(kernel_size: int = 5, run: str = "") -> ImageJob:
+    """What approaches make of grain.png."""
+    return ImageJob.of("grain.png", noise(), TILE_SIZE, Blur.of(kernel_size), run)
+
+
+def processes_with(marker: str) -> list[str]:
+    """Processes whose command, environment or working folder holds `marker`, zombies left out."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may end while we look
+            command = (process / "cmdline").read_bytes()
+            seen = command + (process / "environ").read_bytes()
+            if marker in f"{seen.decode(errors='replace')} {(process / 'cwd').readlink()}":
+                found.append(f"{process.name} {command.replace(bytes(1), b' ').decode()}")
+    return found
+
+
+def free_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Half-written files below a folder."""
+    return sorted(folder.rglob("*.tmp"))

@@ -1,0 +1,491 @@
+"""The command line, as people and containers call it: real processes, real signals."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from PIL import Image
+from support import (
+    SMALL,
+    TILES,
+    free_port,
+    grey,
+    make_images,
+    noise,
+    processes_with,
+    temporary_files,
+    wait_until,
+)
+
+from studyguide.approaches import APPROACHES
+from studyguide.blur import blur_whole
+from studyguide.cluster import GRACE_S
+from studyguide.redis_server import RedisServer
+from studyguide.settings import Blur
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="this system has no /proc"
+)
+pytestmark = pytest.mark.usefixtures("compiled")
+
+FLAGS = tuple(
+    part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", str(value))
+)
+HASTY = ("--workers", "2", "--visibility", "1", "--patience", "2")
+END_S = 120.0  # a bound for slow machines
+
+
+def digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def expected() -> dict[str, str]:
+    blur = Blur.of(5, method="separable")
+    return {
+        "cloud.png": digest(blur_whole(grey(), blur)),
+        "grain.png": digest(blur_whole(noise(), blur)),
+    }
+
+
+def decoded(folder: Path) -> dict[str, str]:
+    """What a folder of images holds: name -> digest of the pixels."""
+    return {path.name: digest(np.asarray(Image.open(path))) for path in sorted(folder.iterdir())}
+
+
+@dataclass
+class Cli:
+    """Starts the program in a folder of its own, by which its processes are recognised."""
+
+    folder: Path
+    images: Path
+
+    def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
+        env = {**os.environ, "TMPDIR": str(self.folder / "tmp"), **environment}
+        return subprocess.Popen(
+            [sys.executable, "-m", "studyguide", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=env,
+        )
+
+    def end(
+        self, process: "subprocess.Popen[str]", within_s: float = END_S
+    ) -> "subprocess.CompletedProcess[str]":
+        with process:
+            try:
+                out, err = process.communicate(timeout=within_s)
+            finally:
+                process.kill()  # does nothing unless it hangs
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def __call__(
+        self, *arguments: object, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return self.end(self.start(*arguments, **environment))
+
+    def run(self, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """`studyguide run` on the small images; what comes later in `arguments` counts."""
+        return self(*self.run_arguments(*arguments), **environment)
+
+    def run_arguments(self, *arguments: object) -> list[object]:
+        places = ("--images", self.images, "--output", "out", "--logs", "logs")
+        return ["run", *places, *FLAGS, *HASTY, *arguments]
+
+    def left_behind(self) -> list[str]:
+        return processes_with(str(self.folder))
+
+    def saved(self, letter: str) -> dict[str, str]:
+        return decoded(self.folder / "out" / APPROACHES[letter].stem)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, two_images: Path) -> Iterator[Cli]:
+    """Whatever a test does: no process and no half-written file is left."""
+    (tmp_path / "tmp").mkdir()
+    cli = Cli(tmp_path, two_images)
+    yield cli
+    wait_until(lambda: not cli.left_behind())
+    assert temporary_files(tmp_path) == []
+
+
+# studyguide run
+
+
+def test_json_is_all_that_a_run_prints_to_stdout(cli: Cli) -> None:
+    done = cli.run("a", "f", "--json")
+    assert done.returncode == 0
+    reports = json.loads(done.stdout)
+    assert [report["approach"] for report in reports] == ["a", "f"]
+    for report, tiles, workers in zip(reports, (0, sum(TILES.values())), (1, 2), strict=True):
+        assert (report["images"], report["tiles"], report["workers"]) == (2, tiles, workers)
+        for name in ("lost_tiles", "redelivered", "dead_letters"):
+            assert report[name] == 0
+        assert report["wall_s"] > 0
+        assert report["blur_s"] > 0
+        assert (report["backend"], report["failed_images"]) == ("local", [])
+        assert [sorted(output) for output in report["outputs"]] == [["path", "pixels_sha256"]] * 2
+        digests = {Path(o["path"]).name: o["pixels_sha256"] for o in report["outputs"]}
+        assert digests == expected() == cli.saved(report["approach"])
+    assert "same pixels as a" in done.stderr
+    assert list((cli.folder / "tmp").iterdir()) == []
+
+
+def test_without_json_the_comparison_is_printed_to_stdout_and_nothing_to_a_pipe(cli: Cli) -> None:
+    done = cli.run("a", "b")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *rows = done.stdout.splitlines()
+    assert header.startswith("approach")
+    assert [(row[0], row.rpartition(" ")[2]) for row in rows] == [("a", "yes"), ("b", "yes")]
+
+
+def test_a_run_with_bad_images_ends_with_1_and_names_them(cli: Cli) -> None:
+    cli.images = make_images(cli.folder / "images")
+    (cli.images / "broken.png").write_bytes((cli.images / "grain.png").read_bytes()[:999])
+    (cli.images / "empty.jpg").touch()
+    done = cli.run("a", "f", "--json")
+    assert done.returncode == 1
+    for report in json.loads(done.stdout):
+        assert [item["image"] for item in report["failed_images"]] == ["broken.png", "empty.jpg"]
+        assert cli.saved(report["approach"]) == expected()
+        line = f"failed in {report['approach']}: {cli.images / 'empty.jpg'} is empty. Replace"
+        assert line in done.stderr
+
+
+WRONG = {
+    "h": (["h"], "The approach is 'h'. Use any of a b c d e f g, or all."),
+    "a backend": (["a", "--backend", "clouds"], "The backend is 'clouds'. Use one of"),
+    "an even kernel": (["a", "--kernel-size", "4"], "The kernel size is 4. Use an odd number"),
+    "no kernel": (["f", "--kernel-size", "0"], "The kernel size is 0. Use an odd number"),
+    "a negative kernel": (["a", "--kernel-size", "-3"], "The kernel size is -3. Use an odd"),
+    "no sigma": (["a", "--sigma", "0"], "sigma is 0.0. Use a positive number"),
+    "nan": (["g", "--sigma", "nan"], "sigma is nan. Use a positive number"),
+    "no tile": (["a", "--tile-size", "0"], "The setting tile size is 0. Use a whole number"),
+    "no worker": (["f", "--workers", "0"], "The setting workers is 0. Use a whole number"),
+    "no patience": (["f", "--patience", "0"], "patience_s is 0.0. Use a positive number"),
+    "a fault": (["f", "--fault", "x:a.png:1"], "The fault is 'x:a.png:1'. Use KIND:IMAGE:TILE"),
+    "no folder": (["a", "--images", "no/such"], "The image folder no/such does not exist. Name"),
+    "no image": (["f", "--images", "tmp"], "The folder tmp holds no image. Put files"),
+    "output": (["f", "--output", "file/out"], "cannot be written (Not a directory). Choose"),
+    "logs": (["a", "--logs", "file/logs"], "file/logs cannot be written (Not a directory)"),
+    "a Redis": (["f"], "The Redis URL is 'redis:/nowhere': "),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_usage_ends_with_2_and_one_line_and_starts_nothing(
+    arguments: list[str], message: str, cli: Cli
+) -> None:
+    (cli.folder / "file").touch()
+    done = cli.run("--json", *arguments, REDIS_URL="redis:/nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("studyguide: ")
+    assert message in line
+    assert [path for path in cli.folder.rglob("*.*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["run", "a", "--workers", "x"], ["fly"]])
+def test_a_command_that_cannot_be_parsed_ends_with_2(arguments: list[str], cli: Cli) -> None:
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: studyguide")
+
+
+# a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here ({error})")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, room: int = 0) -> None:
+    """Leave no more than so many bytes."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filler").write_bytes(bytes(free - room))
+
+
+def test_an_image_that_finds_the_disk_full_is_told_and_the_others_are_saved(
+    cli: Cli, small_disk: Path
+) -> None:
+    cli.images = make_images(cli.folder / "images")
+    large = np.random.default_rng(1).integers(0, 256, (200, 200, 4), dtype=np.uint8)
+    Image.fromarray(large).save(cli.images / "large.png")
+    (cli.images / "grain.png").unlink()
+    done = cli.run("a", "c", "f", "--json", "--kernel-size", "1", "--output", small_disk)
+    assert done.returncode == 1
+    reports = json.loads(done.stdout)
+    assert [report["approach"] for report in reports] == ["a", "c", "f"]
+    for report in reports:
+        (failed,) = report["failed_images"]
+        folder = small_disk / APPROACHES[report["approach"]].stem
+        problem = f"{folder / 'large.png'} cannot be saved (No space left on device). Free some"
+        assert problem in failed["error"]
+        assert decoded(folder) == {"cloud.png": digest(grey())}
+    assert temporary_files(small_disk) == []
+
+
+def test_a_log_that_finds_the_disk_full_is_told_and_the_images_are_saved(
+    cli: Cli, small_disk: Path
+) -> None:
+    fill(small_disk)
+    done = cli.run("a", "--logs", small_disk)
+    assert done.returncode == 1
+    assert "cannot be written (No space left on device)" in done.stderr
+    assert cli.saved("a") == expected()
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
+    cli: Cli, small_disk: Path
+) -> None:
+    fill(small_disk, room=4096)
+    done = cli.run("f", "--json", TMPDIR=str(small_disk))
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    assert "studyguide: approach f: " in done.stderr
+    assert str(small_disk) in done.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+# Redis is not as it should be
+
+
+def test_a_redis_that_is_not_there_is_told(cli: Cli) -> None:
+    port = free_port()
+    url = f"redis://:secret@127.0.0.1:{port}/0"
+    done = cli.run("e", "f", "g", "--json", REDIS_URL=url)
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    for letter in "efg":
+        problem = f"approach {letter}: The server at redis://:***@127.0.0.1:{port}/0 cannot be"
+        assert problem in done.stderr
+    assert "Check host, port" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_wrong_password_is_told_and_not_shown(cli: Cli, shared_server: RedisServer) -> None:
+    url = f"redis://:secret@127.0.0.1:{shared_server.port}/0"
+    done = cli.run("f", "--json", REDIS_URL=url)
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    assert "refuses the password" in done.stderr
+    assert "Give it as redis://:PASSWORD@HOST:PORT/0" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_redis_that_goes_away_in_mid_run_is_told_once_our_patience_ends(
+    cli: Cli, tmp_path: Path
+) -> None:
+    slow = [part for n in range(12) for part in ("--fault", f"slow:grain.png:{n}")]
+    with RedisServer.start(tmp_path / "redis", persistent=False) as server:
+        runs = [
+            cli.start(*cli.run_arguments(letter, "--json", *slow), REDIS_URL=server.url)
+            for letter in "ef"
+        ]
+        with redis.Redis.from_url(server.url) as client:
+            for progress in ("*received", "*res:*"):  # a result of e, and one of f
+                wait_until(lambda progress=progress: client.keys(progress))
+        server.kill()
+        ended = [cli.end(run) for run in runs]
+    for done in ended:
+        assert (done.returncode, json.loads(done.stdout)) == (1, [])
+        assert f"redis://:***@127.0.0.1:{server.port}/0 did not answer for 2 s" in done.stderr
+        assert server.url.split("@")[0] not in done.stderr
+
+
+# nobody is left behind
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_run_that_is_stopped_leaves_no_process_behind(
+    number: signal.Signals, code: int, cli: Cli
+) -> None:
+    process = cli.start(*cli.run_arguments("f", "--fault", "slow:cloud.png:0"))
+
+    def is_blurring() -> bool:
+        logs = (cli.folder / "tmp").glob("*/events/worker-*.jsonl")
+        return any('"image":"cloud.png"' in log.read_text() for log in logs)
+
+    wait_until(is_blurring)
+    running = cli.left_behind()
+    for part in ("-server", " worker ", " assembler ", " coordinator "):
+        assert any(part in command for command in running)
+    process.send_signal(number)
+    done = cli.end(process)
+    assert done.returncode == code
+    wait_until(lambda: not cli.left_behind())
+    if number != signal.SIGKILL:  # which nobody can clean up after
+        assert list((cli.folder / "tmp").iterdir()) == []
+
+
+# roles by hand
+
+
+@dataclass
+class Hand:
+    """Starts roles of one run as containers would."""
+
+    cli: Cli
+    url: str
+
+    def start(self, *command: object) -> "subprocess.Popen[str]":
+        places = ("--images", self.cli.images, "--output", "out", "--folder", "shared")
+        where = ("--redis", self.url, "--prefix", "{hand}:", "--run", "by-hand")
+        return self.cli.start(*command, *places, *where, *FLAGS, "--visibility", "1")
+
+    def wait_for(self, name: str, text: str) -> None:
+        log = self.cli.folder / "shared" / "events" / f"{name}.jsonl"
+        wait_until(lambda: log.exists() and text in log.read_text())
+
+    def events(self, name: str, stage: str) -> list[tuple[str, int]]:
+        lines = (self.cli.folder / "shared" / "events" / f"{name}.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        return [(e["image"], e["tile"]) for e in events if e["stage"] == stage and e["image"]]
+
+    def drain(self, process: "subprocess.Popen[str]") -> int:
+        process.send_signal(signal.SIGTERM)
+        return self.cli.end(process, GRACE_S).returncode
+
+
+@pytest.fixture
+def hand(cli: Cli, shared_server: RedisServer, client: redis.Redis) -> Hand:
+    return Hand(cli, shared_server.url)
+
+
+@pytest.mark.parametrize("letter", ["e", "f"])
+def test_roles_that_are_started_one_by_one_do_the_job_and_drain_when_told(
+    letter: str, hand: Hand
+) -> None:
+    approach = ("--approach", letter, "--workers", 1)
+    first = hand.start("worker", *approach, "--name", "first", "--fault", "slow:cloud.png:0")
+    coordinator = hand.start("coordinator", *approach, "--name", "coordinator")
+    assembler = hand.start("assembler", *approach, "--name", "assembler")
+    hand.wait_for("first", '"stage":"wait"')
+    assert hand.drain(first) == 0
+    assert hand.events("first", "wait") == [("cloud.png", 0)]
+    assert hand.events("first", "transfer") == [("cloud.png", 0)]
+    second = hand.start("worker", *approach, "--name", "second")
+    assert hand.cli.end(coordinator).returncode == 0
+    assert [hand.drain(process) for process in (second, assembler)] == [0, 0]
+    assert decoded(hand.cli.folder / "out") == expected()
+
+
+def test_one_service_with_all_roles_does_the_whole_job_alone(hand: Hand) -> None:
+    done = hand.cli.end(hand.start("service", "--mode", "all", "--workers", 2, "--name", "all"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert decoded(hand.cli.folder / "out") == expected()
+
+
+def test_a_service_that_met_a_bad_image_does_the_others_and_ends_with_1(hand: Hand) -> None:
+    hand.cli.images = make_images(hand.cli.folder / "images")
+    (hand.cli.images / "empty.png").touch()
+    options = ("--workers", 2, "--name", "all", "--payload", "redis")
+    assert hand.cli.end(hand.start("service", *options)).returncode == 1
+    assert decoded(hand.cli.folder / "out") == expected()
+    assert hand.events("all", "failed") == [("empty.png", -1)]
+
+
+def test_roles_whose_redis_stands_still_end_when_told(hand: Hand, tmp_path: Path) -> None:
+    with RedisServer.start(tmp_path / "redis", persistent=False) as server:
+        hand.url = server.url
+        roles = [hand.start("worker", "--approach", name, "--name", name) for name in "ef"]
+        for name in "ef":
+            hand.wait_for(name, '"stage":"start"')
+        server.pause()
+        for role in roles:
+            role.send_signal(signal.SIGTERM)
+        assert [hand.cli.end(role, GRACE_S).returncode for role in roles] == [0, 0]
+
+
+def test_a_role_that_is_told_to_end_before_redis_ever_answered_does(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        worker = cli.start("worker", "--redis", url, "--name", "w")
+        with silent.accept()[0]:
+            worker.send_signal(signal.SIGTERM)
+            assert cli.end(worker, GRACE_S).returncode == 0
+
+
+UNUSABLE: dict[str, tuple[int, str, Callable[[RedisServer], list[str]]]] = {
+    "none": (2, "No Redis is named. Use --redis URL or set REDIS_URL.", lambda _: []),
+    "malformed": (2, "The Redis URL is 'nowhere'", lambda _: ["--redis", "nowhere"]),
+    "absent": (
+        75,
+        "did not answer for 0.5 s",
+        lambda _: ["--redis", f"redis://:secret@127.0.0.1:{free_port()}/0"],
+    ),
+    "wrong password": (
+        75,
+        "refuses our password",
+        lambda server: ["--redis", f"redis://:secret@127.0.0.1:{server.port}/0"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "message", "options"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_role_that_cannot_use_its_redis_says_so(
+    code: int, message: str, options: Any, cli: Cli, shared_server: RedisServer
+) -> None:
+    done = cli("worker", "--patience", "0.5", *options(shared_server))
+    assert (done.returncode, done.stdout) == (code, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert "secret" not in line
+
+
+def test_a_service_cannot_run_the_roles_of_e(cli: Cli) -> None:
+    """They are processes of one role each: all of them in one would be another approach."""
+    done = cli("service", "--approach", "e", "--redis", "redis://127.0.0.1/0")
+    assert done.returncode == 2
+    assert "invalid choice: 'e'" in done.stderr
+
+
+# studyguide doctor
+
+
+def test_the_doctor_says_what_is_here_and_what_will_be_used(cli: Cli) -> None:
+    done = cli("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {line[:12].strip(): line[12:].strip() for line in done.stdout.splitlines()}
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["cores"] == str(os.cpu_count())
+    assert found["numpy"] == np.__version__
+    assert found["Redis server"].endswith("started for each run")
+    assert found["cluster"]
+
+
+def test_the_doctor_looks_at_the_redis_that_the_environment_names(
+    cli: Cli, shared_server: RedisServer
+) -> None:
+    done = cli("doctor", REDIS_URL=shared_server.url)
+    assert (
+        f"{shared_server.version} at redis://:***@127.0.0.1:{shared_server.port}/0" in done.stdout
+    )
+    done = cli("doctor", REDIS_URL=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    assert done.returncode == 0
+    assert "none: The server at redis://:***@" in done.stdout
+    assert "secret" not in done.stdout

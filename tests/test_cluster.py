@@ -1,0 +1,319 @@
+"""Faults for real: processes and servers are killed in the middle of a run."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import SMALL, TILES, WAIT_S, grey, noise, noise_job, temporary_files, wait_until
+
+import studyguide
+from studyguide import cluster as cluster_module
+from studyguide.approaches import APPROACHES
+from studyguide.blur import blur_whole
+from studyguide.cluster import Chaos, Cluster, KillRedis, KillWorker, LocalCluster
+from studyguide.errors import ToolError, UsageError
+from studyguide.images import sha256
+from studyguide.redis_server import RedisServer
+from studyguide.report import RunReport
+from studyguide.settings import Blur, from_options
+from studyguide.timeline import Event, Recorder
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+BLUR = Blur.of(5, method="separable")
+EXPECTED = {
+    "cloud.png": sha256(blur_whole(grey(), BLUR)),
+    "grain.png": sha256(blur_whole(noise(), BLUR)),
+}
+EAGER = {"visibility_s": 1.0, "backoff_s": 0.05, "quiet_s": 1.0, "patience_s": 20.0}
+# The run is not over before its last tiles are: whatever strikes before them strikes in mid-run.
+SLOW_END = ("slow:grain.png:10", "slow:grain.png:11")
+Perform = Callable[..., RunReport]
+
+
+@pytest.fixture
+def perform(two_images: Path, tmp_path: Path) -> Iterator[Perform]:
+    """Run an approach with two workers on the two images."""
+
+    def run(letter: str, **options: Any) -> RunReport:
+        places = {"images": two_images, "output": tmp_path}
+        return studyguide.run(letter, **{"workers": 2, **SMALL, **EAGER, **places, **options})
+
+    yield run
+    assert temporary_files(tmp_path) == []
+
+
+class Kill:
+    """Chaos: kill a process, once, after so many events of one stage."""
+
+    def __init__(self, name: str, stage: str, after: int) -> None:
+        self.name = name
+        self.stage = stage
+        self.left = after
+
+    def see(self, event: Event) -> None:
+        self.left -= event.stage == self.stage and event.tile >= 0
+
+    def __call__(self, cluster: Cluster) -> None:
+        if self.left <= 0 and self.name:
+            assert isinstance(cluster, LocalCluster)
+            cluster.kill(self.name)
+            self.name = ""
+
+
+def outputs(tmp_path: Path, letter: str) -> list[str]:
+    return sorted(path.name for path in (tmp_path / APPROACHES[letter].stem).iterdir())
+
+
+def deaths(report: RunReport, process: str) -> list[Event]:
+    return [event for event in report.timeline.of("death") if event.process.startswith(process)]
+
+
+# a worker is killed
+
+
+def test_e_loses_what_a_killed_worker_held_and_says_so(perform: Perform, tmp_path: Path) -> None:
+    report = perform("e", chaos=[KillWorker(after=2)], faults=["slow:grain.png:3"])
+    assert not report.ok
+    lost = report.timeline.of("lost")
+    assert report.lost_tiles == len(lost) >= 1
+    failed = {item["image"]: item["error"] for item in report.failed_images}
+    assert set(failed) == {event.image for event in lost}
+    assert all("tiles were lost" in error for error in failed.values())
+    saved = {name: digest for name, digest in EXPECTED.items() if name not in failed}
+    assert report.pixels() == saved
+    assert outputs(tmp_path, "e") == list(saved) != []
+    assert (report.redelivered, report.dead_letters) == (0, 0)
+    (death,) = deaths(report, "worker")
+    assert (death.image, death.tile) in {(event.image, event.tile) for event in lost}
+
+
+@pytest.mark.parametrize(("letter", "workers"), [("f", 2), ("g", 4)])
+def test_f_and_g_redeliver_what_a_killed_worker_held(
+    letter: str, workers: int, perform: Perform, tmp_path: Path
+) -> None:
+    faults = ["slow:grain.png:3"]
+    report = perform(letter, chaos=[KillWorker(after=2)], faults=faults, workers=workers)
+    assert report.ok
+    assert report.pixels() == EXPECTED
+    assert outputs(tmp_path, letter) == sorted(EXPECTED)
+    assert (report.lost_tiles, report.dead_letters) == (0, 0)
+    assert report.redelivered >= 1
+    assert report.ledger["assembled"] == sum(TILES.values())
+    held = {(event.image, event.tile) for event in deaths(report, "worker")}
+    taken_over = report.timeline.of("reclaim")
+    assert held & {(event.image, event.tile) for event in taken_over}
+    assert all(event.detail["from_worker"].startswith("worker-") for event in taken_over)
+
+
+# something else is killed
+
+
+@pytest.mark.parametrize(
+    ("victim", "chaos"),
+    [
+        ("coordinator", Kill("coordinator-0", "enqueue", 6)),
+        ("assembler", Kill("assembler-0", "blur", 6)),
+        ("redis", KillRedis(after=6)),
+    ],
+)
+def test_f_survives_the_death_of_any_other_part(
+    victim: str, chaos: Chaos, perform: Perform, tmp_path: Path
+) -> None:
+    see = getattr(chaos, "see", None)
+    report = perform("f", chaos=[chaos], on_event=see, faults=SLOW_END, queue_size=4)
+    (death,) = deaths(report, victim)
+    assert max(event.end for event in report.timeline.of("blur")) > death.end
+    assert report.ok
+    assert report.pixels() == EXPECTED
+    assert outputs(tmp_path, "f") == sorted(EXPECTED)
+    assert (report.tiles, report.lost_tiles) == (sum(TILES.values()), 0)
+
+
+def test_e_tells_what_its_assembler_took_along(perform: Perform, tmp_path: Path) -> None:
+    kill = Kill("assembler-0", "assemble", 6)
+    report = perform("e", chaos=[kill], on_event=kill.see, faults=SLOW_END)
+    assert len(deaths(report, "assembler")) == 1
+    assert not report.ok
+    assert report.lost_tiles >= 1
+    failed = [item["image"] for item in report.failed_images]
+    assert "grain.png" in failed
+    assert sorted([*report.pixels(), *failed]) == sorted(EXPECTED)
+    assert all(EXPECTED[name] == digest for name, digest in report.pixels().items())
+    assert outputs(tmp_path, "e") == sorted(report.pixels())
+
+
+def test_images_that_a_run_did_not_come_to_are_told(perform: Perform) -> None:
+    ended: list[int] = []
+
+    def end_early(cluster: Cluster) -> None:
+        assert isinstance(cluster, LocalCluster)
+        if cluster.blurred and not ended:
+            ended.append(1)
+            cluster.processes["coordinator-0"].child.terminate()
+
+    report = perform("f", chaos=[end_early], faults=["slow:cloud.png:0", *SLOW_END])
+    assert not report.ok
+    (failed,) = (item for item in report.failed_images if item["image"] == "grain.png")
+    assert "grain.png was not done: the run ended before. Run it again." in failed["error"]
+
+
+def test_a_redis_that_is_not_ours_is_never_killed(
+    perform: Perform, shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", shared_server.url)
+    with pytest.raises(UsageError, match="not ours to kill"):
+        perform("f", chaos=[KillRedis(after=0)])
+    assert shared_server.alive
+
+
+# a tile fails
+
+
+def assert_grain_is_partial(folder: Path, dead: int) -> None:
+    """All of grain.png is blurred but one tile, which is white in the mask."""
+    tile = noise_job().tiles[dead]
+    blurred = blur_whole(noise(), BLUR)
+    blurred[tile.core] = noise()[tile.core]
+    mask = np.zeros(noise().shape[:2], np.uint8)
+    mask[tile.core] = 255
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "grain.partial.png")), blurred)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "grain.mask.png")), mask)
+
+
+def test_f_retries_a_flaky_tile_and_gives_up_one_that_always_fails(
+    perform: Perform, tmp_path: Path
+) -> None:
+    report = perform("f", faults=["flaky:cloud.png:1", "raise:grain.png:7"])
+    tried = [(event.stage, event.image, event.tile) for event in report.timeline.of("retry")]
+    assert tried.count(("retry", "cloud.png", 1)) == 1
+    assert tried.count(("retry", "grain.png", 7)) == 2
+    (dead,) = report.timeline.of("dead")
+    assert (dead.image, dead.tile, report.dead_letters) == ("grain.png", 7, 1)
+    assert deaths(report, "") == []
+    (failed,) = report.failed_images
+    assert failed["image"] == "grain.png"
+    assert "grain.partial.png" in failed["error"]
+    assert report.pixels() == {"cloud.png": EXPECTED["cloud.png"]}
+    assert outputs(tmp_path, "f") == ["cloud.png", "grain.mask.png", "grain.partial.png"]
+    assert_grain_is_partial(tmp_path / APPROACHES["f"].stem, dead=7)
+
+
+def test_g_finds_the_tile_that_kills_its_workers_and_spares_its_neighbours(
+    perform: Perform, tmp_path: Path
+) -> None:
+    report = perform("g", workers=4, faults=["poison:grain.png:5"])
+    killed = deaths(report, "worker")
+    assert {event.detail["exit_code"] for event in killed} == {-9}
+    assert ("grain.png", 5) in {(event.image, event.tile) for event in killed}
+    (dead,) = report.timeline.of("dead")
+    assert (dead.image, dead.tile, report.dead_letters) == ("grain.png", 5, 1)
+    assert "kills the process" in dead.detail["error"]
+    assert report.pixels() == {"cloud.png": EXPECTED["cloud.png"]}
+    assert outputs(tmp_path, "g") == ["cloud.png", "grain.mask.png", "grain.partial.png"]
+    assert_grain_is_partial(tmp_path / APPROACHES["g"].stem, dead=5)
+
+
+def test_e_loses_a_tile_that_fails_with_the_worker_that_it_ends(
+    perform: Perform, tmp_path: Path
+) -> None:
+    report = perform("e", faults=["raise:grain.png:3"])
+    (lost,) = report.timeline.of("lost")
+    assert (lost.image, lost.tile) == ("grain.png", 3)
+    assert len(deaths(report, "worker")) == 1
+    assert report.pixels() == {"cloud.png": EXPECTED["cloud.png"]}
+    assert outputs(tmp_path, "e") == ["cloud.png"]
+
+
+# the cluster itself
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, two_images: Path, shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalCluster]:
+    """A cluster of f that has a Redis and no processes yet."""
+    monkeypatch.setenv("REDIS_URL", shared_server.url)
+    settings = from_options({**SMALL, "images": two_images, "output": tmp_path / "out"})
+    recorder = Recorder(lambda event: None)
+    with LocalCluster(settings, "f", tmp_path / "run", recorder) as cluster:
+        cluster.start_redis(persistent=False)
+        yield cluster
+
+
+def wait_until_started(cluster: LocalCluster, name: str) -> None:
+    path = cluster.folder / "events" / f"{name}.jsonl"
+    wait_until(lambda: path.exists() and path.stat().st_size)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_scaling_starts_those_missing_and_drains_those_too_many(cluster: LocalCluster) -> None:
+    cluster.scale("worker", 2)
+    for name in ("worker-0", "worker-1"):
+        wait_until_started(cluster, name)
+    first, second = (cluster.processes[name].child for name in ("worker-0", "worker-1"))
+    cluster.scale("worker", 1)
+    assert list(cluster.processes) == ["worker-0"]
+    assert (first.poll(), second.poll()) == (None, 0)
+    cluster.close()
+    assert first.poll() == 0
+
+
+def test_closing_ends_frozen_processes_too(cluster: LocalCluster) -> None:
+    cluster.start("worker")
+    wait_until_started(cluster, "worker-0")
+    child = cluster.processes["worker-0"].child
+    child.pause()
+    cluster.close()
+    assert child.poll() == 0
+    assert not is_running(child.pid)
+
+
+def test_a_process_that_ends_well_too_early_is_started_again_too(cluster: LocalCluster) -> None:
+    cluster.start("worker")
+    wait_until_started(cluster, "worker-0")
+    process = cluster.processes["worker-0"]
+    process.child.terminate()
+    assert process.child.wait(WAIT_S) == 0
+    wait_until(lambda: cluster.step() or process.restarts == 1)
+    assert process.child.poll() is None
+
+
+def test_a_process_that_dies_again_and_again_is_given_up(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "MAX_RESTARTS", 2)
+    cluster.chaos = [lambda cluster: cluster.kill("worker-0")]
+    cluster.start("worker")
+    with pytest.raises(ToolError, match=r"worker-0.* ended with exit code -9"):
+        wait_until(cluster.step)
+    assert cluster.processes["worker-0"].restarts == 2
+
+
+def test_a_process_that_cannot_write_is_given_up_at_once_with_what_it_said(
+    cluster: LocalCluster,
+) -> None:
+    cluster.folder.mkdir()
+    (cluster.folder / "events").write_text("where its events should go")
+    cluster.start("worker")
+    with pytest.raises(ToolError, match=r"worker-0.* exit code 75: studyguide: .*File exists: '/"):
+        wait_until(cluster.step)
+    assert cluster.processes["worker-0"].restarts == 0
+
+
+def test_a_process_that_was_started_wrongly_is_given_up_at_once(cluster: LocalCluster) -> None:
+    cluster.start("worker", 1, "--tile-size", "0")
+    with pytest.raises(ToolError, match=r"worker-0.* ended with exit code 2:.*tile size is 0"):
+        wait_until(cluster.step)
+    assert cluster.processes["worker-0"].restarts == 0

@@ -1,0 +1,66 @@
+"""Every error names the problem and the remedy, and the tree is the one its module shows."""
+
+import inspect
+
+import pytest
+
+from studyguide import errors
+from studyguide.errors import (
+    Cancelled,
+    ImageError,
+    MessageError,
+    QueueError,
+    StudyguideError,
+    ToolError,
+    UsageError,
+)
+
+TREE = [UsageError, ImageError, QueueError, MessageError, ToolError, Cancelled]
+
+
+@pytest.mark.parametrize("kind", [UsageError, ImageError, QueueError, MessageError])
+def test_an_error_says_its_problem_and_its_remedy_in_full_sentences(
+    kind: type[StudyguideError],
+) -> None:
+    error = kind("The kernel size is 4", "Use an odd number")
+    assert str(error) == "The kernel size is 4. Use an odd number."
+    assert (error.problem, error.remedy) == ("The kernel size is 4", "Use an odd number")
+
+
+def test_an_error_without_a_remedy_ends_with_its_problem() -> None:
+    assert str(MessageError("No tile 9")) == "No tile 9."
+
+
+def test_a_problem_that_ends_with_a_full_stop_gets_no_second_one() -> None:
+    assert str(ImageError("The decoder gave up.", "Replace it")) == (
+        "The decoder gave up. Replace it."
+    )
+
+
+def test_a_tool_error_carries_the_command_the_exit_code_and_what_the_tool_said() -> None:
+    error = ToolError(["kubectl", "get", "pods"], 3, "forbidden\n", "Ask for the right")
+    assert str(error) == "`kubectl get pods` ended with exit code 3: forbidden. Ask for the right."
+    assert error.command == ("kubectl", "get", "pods")
+    assert (error.exit_code, error.stderr) == (3, "forbidden\n")
+
+
+def test_a_tool_that_timed_out_in_silence_is_reported_as_such() -> None:
+    assert str(ToolError(["redis-server"], None, " \n")) == (
+        "`redis-server` timed out: it said nothing."
+    )
+
+
+def test_a_cancellation_explains_itself() -> None:
+    assert str(Cancelled()) == "The run was cancelled."
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
+    own = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if kind.__module__ == errors.__name__ and kind is not StudyguideError
+    ]
+    assert sorted(own, key=str) == sorted(TREE, key=str)
+    for kind in own:
+        assert kind.__bases__ == (StudyguideError,)
+        assert f"── {kind.__name__} " in (errors.__doc__ or "")

@@ -1,0 +1,506 @@
+"""The roles' loops on threads of the test, around a real server."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from PIL import Image
+from support import SMALL, TILES, grey, noise, noise_job, temporary_files, wait_until
+
+from studyguide import service
+from studyguide.blur import blur_whole
+from studyguide.checkpoint import FileStore
+from studyguide.errors import MessageError, ToolError
+from studyguide.faults import Fault, PlantedError
+from studyguide.queues import Lease, Link, ListQueue, StreamQueue
+from studyguide.redis_server import RedisServer
+from studyguide.service import Heart, Leases, Silence, StreamAssembler, StreamWorker
+from studyguide.settings import Blur, from_options
+from studyguide.threads import Crew
+from studyguide.tiles import Pixels, window
+from studyguide.timeline import Event, Recorder, Timeline
+from studyguide.work import Run, TileTask, encode, process
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+P = "{sg}:"
+BLUR = Blur.of(5, method="separable")
+HASTY = {"visibility_s": 0.2, "backoff_s": 0.01, "quiet_s": 0.3}
+
+
+@dataclass
+class Site:
+    """What the roles of a run share, and the threads that they run on."""
+
+    folder: Path
+    images: Path
+    connect: Callable[..., Link]
+    url: str
+    options: dict[str, Any] = field(default_factory=lambda: {**SMALL, **HASTY})
+    events: list[Event] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def run(self) -> Run:
+        places = {"images": self.images, "output": self.folder / "output"}
+        settings = from_options({**self.options, **places})
+        return Run(settings, Recorder(self.events.append, "test"))
+
+    @property
+    def store(self) -> FileStore:
+        return FileStore(self.folder / "pixels")
+
+    def link(self) -> Link:
+        return self.connect(self.url, patience_s=30, stop=self.stop)
+
+    def queue(self) -> StreamQueue:
+        return StreamQueue(self.link())
+
+    def lists(self) -> ListQueue:
+        return ListQueue(self.link())
+
+    def worker(self, name: str = "worker-0", *faults: str) -> StreamWorker:
+        planted = [Fault.parse(text) for text in faults]
+        return StreamWorker(self.run, self.queue(), self.store, Leases(name, 60.0), planted)
+
+    def assembler(self) -> StreamAssembler:
+        return StreamAssembler(self.run, self.queue(), self.store, Leases("assembler", 60.0))
+
+    def coordinate(self) -> None:
+        service.coordinate_stream(self.run, self.queue(), self.store, self.stop)
+
+    @contextmanager
+    def working(self, *loops: Callable[[threading.Event], None]) -> Iterator[None]:
+        """Run loops on threads while the body runs; then drain them."""
+        with Crew(self.stop) as crew:
+            for n, loop in enumerate(loops):
+                crew.start(f"loop-{n}", loop, self.stop)
+            try:
+                yield
+            finally:
+                self.stop.set()
+
+    def do_all(self, *faults: str) -> None:
+        """A whole run of f."""
+        workers = [self.worker(f"worker-{n}", *faults) for n in range(2)]
+        with self.working(self.assembler().work, *(worker.work for worker in workers)):
+            self.coordinate()
+
+    def of(self, *stages: str) -> list[Event]:
+        return Timeline(self.events).of(*stages)
+
+    def saved(self, name: str) -> Pixels:
+        return np.asarray(Image.open(self.folder / "output" / name))
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in (self.folder / "output").iterdir())
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path,
+    two_images: Path,
+    connect: Callable[..., Link],
+    shared_server: RedisServer,
+    client: redis.Redis,
+) -> Iterator[Site]:
+    site = Site(tmp_path, two_images, connect, shared_server.url)
+    yield site
+    assert temporary_files(tmp_path) == []
+
+
+def assert_all_blurred(site: Site) -> None:
+    assert site.names() == sorted(TILES)
+    np.testing.assert_array_equal(site.saved("cloud.png"), blur_whole(grey(), BLUR))
+    np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+
+
+# f and g: the whole
+
+
+def test_the_three_roles_together_blur_all_images(site: Site, client: redis.Redis) -> None:
+    site.do_all()
+    assert_all_blurred(site)
+    assert len(site.of("wait")) == len(site.of("blur")) == len(site.of("assemble")) == 16
+    assert (client.xlen(P + "tasks"), client.xlen(P + "ready"), client.xlen(P + "dlq")) == (0, 0, 0)
+
+
+def test_a_run_that_loses_all_of_redis_in_the_middle_begins_again_by_itself(
+    site: Site, client: redis.Redis
+) -> None:
+    worker = site.worker("worker-0", "slow:grain.png:6")
+
+    def flush() -> None:
+        wait_until(lambda: len(site.of("transfer")) >= 5)
+        client.flushall()
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    with site.working(site.assembler().work, worker.work):
+        site.coordinate()
+    flusher.join()
+    assert_all_blurred(site)
+    assert len(site.of("wait")) > 16
+
+
+def test_two_coordinators_of_one_run_queue_each_tile_once(site: Site) -> None:
+    twin = threading.Thread(target=site.coordinate)
+    with site.working(site.assembler().work, site.worker().work):
+        twin.start()
+        site.coordinate()
+        twin.join()
+    assert_all_blurred(site)
+    assert len(site.of("wait")) == 16
+
+
+# the coordinator
+
+
+def test_the_coordinator_queues_no_more_tiles_than_may_wait(site: Site) -> None:
+    site.options["queue_size"] = 3
+    queue, depths = site.queue(), []
+
+    def take_slowly(stop: threading.Event) -> None:
+        for _ in range(8):
+            depths.append(wait_until(queue.backlog))
+            (lease,) = wait_until(lambda: queue.read("w"))
+            queue.commit(lease, b"0" * 64)
+        depths.append(wait_until(queue.backlog))
+        stop.set()
+
+    with site.working(take_slowly):
+        site.coordinate()
+    assert max(depths) <= 3
+
+
+def test_a_coordinator_that_was_told_to_stop_queues_nothing_more(site: Site) -> None:
+    stream, lists = site.queue(), ListQueue(site.link(), "{e}:")
+    site.stop.set()
+    site.coordinate()
+    service.coordinate_list(site.run, lists, site.stop)
+    service.sequential(site.run, site.stop)
+    assert (stream.backlog(), lists.length("tasks"), site.of("load", "save")) == (0, 0, [])
+
+
+# the worker
+
+
+def test_a_flaky_tile_is_tried_again_and_leaves_no_trace_in_the_pixels(site: Site) -> None:
+    site.do_all("flaky:grain.png:7")
+    assert_all_blurred(site)
+    (retry,) = site.of("retry")
+    assert (retry.image, retry.tile, retry.attempt) == ("grain.png", 7, 1)
+    assert "flaky:grain.png:7" in retry.detail["error"]
+    assert retry.detail["delay_s"] > 0
+    assert [event.attempt for event in site.of("wait") if event.tile == 7] == [1, 2]
+
+
+def test_a_tile_that_always_fails_leaves_a_partial_image_and_a_mask(
+    site: Site, client: redis.Redis
+) -> None:
+    site.do_all("raise:grain.png:7")
+    assert site.names() == ["cloud.png", "grain.mask.png", "grain.partial.png"]
+    tile = noise_job().tiles[7]
+    blurred = blur_whole(noise(), BLUR)
+    blurred[tile.core] = noise()[tile.core]
+    np.testing.assert_array_equal(site.saved("grain.partial.png"), blurred)
+    mask = np.zeros((96, 100), np.uint8)
+    mask[tile.core] = 255
+    np.testing.assert_array_equal(site.saved("grain.mask.png"), mask)
+    assert [event.tile for event in site.of("retry", "dead")] == [7, 7, 7]
+    (failed,) = site.of("failed")
+    for part in ("1 of 12 tiles", "(7)", "grain.partial.png", "grain.mask.png"):
+        assert part in failed.detail["error"]
+    assert [event.image for event in site.of("save")] == ["cloud.png"]
+    assert client.xlen(P + "dlq") == 1
+
+
+def lease_to_the_dead(site: Site, tile: int = 0) -> Lease:
+    """Deliver a tile of grain.png to a consumer that never comes back."""
+    job, queue = noise_job(), site.queue()
+    site.store.put_image(job, noise())
+    queue.enqueue(job, [job.tiles[tile]])
+    (lease,) = queue.read("died")
+    return lease
+
+
+def test_a_tile_whose_worker_went_silent_is_taken_over(site: Site) -> None:
+    lease = lease_to_the_dead(site)
+    worker = site.worker()
+    with site.working(worker.work):
+        wait_until(lambda: site.of("transfer"))
+    (reclaim,) = site.of("reclaim")
+    assert (reclaim.image, reclaim.tile, reclaim.attempt) == ("grain.png", 0, 2)
+    assert reclaim.detail["from_worker"] == "died"
+    assert list(site.queue().results(lease.job)) == [0]
+
+
+def test_nothing_is_taken_over_until_redis_was_well_for_a_whole_visibility_timeout(
+    site: Site,
+) -> None:
+    lease = lease_to_the_dead(site)
+    worker = site.worker()
+    worker.queue.link.healthy_since = time.monotonic() + 600  # as just after a long pause
+    with site.working(worker.work):
+        for tile in lease.job.tiles[1:4]:
+            site.queue().enqueue(lease.job, [tile])
+            wait_until(lambda tile=tile: tile.index in site.queue().results(lease.job))
+            time.sleep(HASTY["visibility_s"])
+        assert site.of("reclaim") == []
+        worker.queue.link.healthy_since = 0.0
+        wait_until(lambda: site.of("reclaim"))
+
+
+def test_the_heart_keeps_a_tile_that_takes_longer_than_the_visibility_timeout(
+    site: Site, client: redis.Redis
+) -> None:
+    site.options["visibility_s"] = 0.9
+    heart = Heart(site.queue(), 0.9, site.folder / "alive" / "test")
+    busy = site.worker("busy", "slow:grain.png:0", "slow:grain.png:0")
+    idle = site.worker("idle")
+    busy.leases = heart.watch("tasks", "busy")
+    job = noise_job()
+    site.store.put_image(job, noise())
+    site.queue().enqueue(job, job.tiles[:1])
+    with site.working(heart.beat, busy.work):
+        wait_until(lambda: site.of("wait"))
+        touched = (site.folder / "alive" / "test").stat().st_mtime
+        threading.Thread(target=idle.work, args=[site.stop]).start()
+        wait_until(lambda: site.of("transfer"))
+        assert client.exists(P + "hb:busy")
+        assert (site.folder / "alive" / "test").stat().st_mtime > touched
+    assert site.of("reclaim") == []
+    assert not client.exists(P + "hb:busy")
+
+
+def test_a_lease_held_beyond_its_deadline_is_given_up() -> None:
+    patient, hasty = Leases("w", deadline_s=600.0), Leases("w", deadline_s=0.0)
+    with patient.holding("1-0"), patient.holding("2-0"), hasty.holding("3-0"):
+        assert (patient.current(), hasty.current()) == (["1-0", "2-0"], [])
+    assert patient.current() == []
+
+
+def test_a_worker_that_is_told_to_stop_finishes_the_tile_in_hand_and_begins_no_other(
+    site: Site,
+) -> None:
+    job, queue = noise_job(), site.queue()
+    site.store.put_image(job, noise())
+    queue.enqueue(job, job.tiles)
+    with site.working(site.worker("w", "slow:grain.png:0").work):
+        wait_until(lambda: site.of("wait"))
+    assert list(site.queue().results(job)) == [0]
+    assert queue.backlog() == len(job.tiles) - 1
+
+
+def test_a_second_result_of_a_tile_is_a_duplicate(site: Site) -> None:
+    job, queue = noise_job(), site.queue()
+    site.store.put_image(job, noise())
+    queue.enqueue(job, job.tiles[:1])
+    slow, fast = site.worker("slow", "slow:grain.png:0"), site.worker("fast")
+
+    def start_later(stop: threading.Event) -> None:
+        wait_until(lambda: site.of("wait"))
+        fast.work(stop)
+
+    with site.working(slow.work, start_later):  # no heart renews the lease of the slow one
+        wait_until(lambda: site.of("duplicate"))
+    assert len(site.of("transfer")) == 2
+    assert list(site.queue().results(job)) == [0]
+
+
+def task(index: int = 0) -> TileTask:
+    job = noise_job()
+    return TileTask(job, job.tiles[index], window(noise(), job.tiles[index], job.blur.radius))
+
+
+def test_a_suspect_tile_that_is_innocent_is_blurred_in_a_process_of_its_own() -> None:
+    apart = service.process_apart(task(), [], timeout_s=60)
+    np.testing.assert_array_equal(apart.pixels, process(task(), Recorder(lambda _: None)).pixels)
+
+
+@pytest.mark.parametrize("kind", ["poison", "raise"])
+def test_a_suspect_tile_that_is_guilty_kills_that_process_alone(kind: str) -> None:
+    with pytest.raises(ToolError, match=r"grain\.png tile 0.*kills the process"):
+        service.process_apart(task(), [Fault(kind, "grain.png", 0)], timeout_s=60)
+
+
+def test_a_suspect_tile_that_does_not_end_is_given_up() -> None:
+    with pytest.raises(ToolError, match=r"grain\.png tile 0"):
+        service.process_apart(task(), [Fault("slow", "grain.png", 0)], timeout_s=0.1)
+
+
+# the assembler
+
+
+def finish_tiles(site: Site) -> None:
+    """Have all tiles of grain.png done and announced."""
+    job, worker = noise_job(), site.worker("w")
+    job = worker.run.load(site.images / "grain.png")[0]
+    site.store.put_image(job, noise())
+    worker.queue.enqueue(job, job.tiles)
+    done = threading.Event()
+    thread = threading.Thread(target=worker.work, args=[done])
+    thread.start()
+    wait_until(lambda: len(worker.queue.results(job)) == len(job.tiles))
+    done.set()
+    thread.join()
+
+
+def test_a_result_that_was_damaged_on_disk_is_done_again(site: Site) -> None:
+    finish_tiles(site)
+    for path in sorted((site.folder / "pixels").rglob("3-*.raw")):
+        path.write_bytes(b"damaged")
+    with site.working(site.assembler().work, site.worker().work):
+        wait_until(lambda: site.of("save"))
+    np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+    assert [event.tile for event in site.of("blur")].count(3) == 2
+
+
+def test_an_image_whose_assembler_died_is_taken_over(site: Site, client: redis.Redis) -> None:
+    finish_tiles(site)
+    assert site.queue().read_ready("died")
+    with site.working(site.assembler().work):
+        wait_until(lambda: client.xlen(P + "ready") == 0)
+    np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+
+
+def test_an_image_that_was_announced_twice_is_saved_once(site: Site, client: redis.Redis) -> None:
+    finish_tiles(site)
+    ((_, announcement),) = client.xrange(P + "ready")
+    client.xadd(P + "ready", announcement)
+    with site.working(site.assembler().work):
+        wait_until(lambda: client.xlen(P + "ready") == 0)
+    assert len(site.of("save")) == 1
+
+
+def test_an_announced_image_with_tiles_in_flight_is_not_taken_for_partial(
+    site: Site, client: redis.Redis
+) -> None:
+    finish_tiles(site)
+    (key,) = client.keys(P + "res:*")
+    client.hdel(key, 3)
+    with site.working(site.assembler().work):
+        wait_until(lambda: client.xlen(P + "ready") == 0)
+    assert site.of("failed", "save") == []
+    assert not (site.folder / "output").exists()
+
+
+def test_an_image_that_cannot_be_saved_is_told_and_the_others_are_saved(site: Site) -> None:
+    (site.folder / "output" / "grain.png").mkdir(parents=True)
+    site.do_all()
+    (failed,) = site.of("failed")
+    assert failed.image == "grain.png"
+    assert "grain.png cannot be saved" in failed.detail["error"]
+    np.testing.assert_array_equal(site.saved("cloud.png"), blur_whole(grey(), BLUR))
+
+
+# e
+
+
+def test_the_roles_of_e_blur_all_images(site: Site) -> None:
+    lists = [site.lists() for _ in range(4)]
+    run = site.run
+    loops = [
+        lambda stop: service.work_list(run, lists[0], stop, []),
+        lambda stop: service.work_list(run, lists[1], stop, []),
+        lambda stop: service.assemble_list(run, lists[2], stop),
+    ]
+    with site.working(*loops):
+        service.coordinate_list(run, lists[3], site.stop)
+    assert_all_blurred(site)
+
+
+def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> None:
+    lists = [site.lists() for _ in range(4)]
+    run = site.run
+
+    def lose_one(stop: threading.Event) -> None:
+        wait_until(lambda: lists[0].take("tasks"))
+        service.work_list(run, lists[0], stop, [])
+
+    with site.working(lose_one, lambda stop: service.assemble_list(run, lists[1], stop)):
+        service.coordinate_list(run, lists[2], site.stop)
+    (lost,) = site.of("lost")
+    (failed,) = site.of("failed")
+    assert lost.image == failed.image == "cloud.png"
+    assert "1 of 4 tiles were lost" in failed.detail["error"]
+    assert site.names() == ["grain.png"]
+    np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+
+
+def test_in_e_a_tile_that_fails_takes_its_worker_along(site: Site) -> None:
+    lists = site.lists()
+    lists.put("tasks", encode(task()))
+    with pytest.raises(PlantedError):
+        service.work_list(site.run, lists, site.stop, [Fault("raise", "grain.png", 0)])
+    assert lists.length("tasks") == 0
+
+
+def test_in_e_a_damaged_message_ends_its_reader(site: Site) -> None:
+    lists = site.lists()
+    for name in ("tasks", "results"):
+        lists.put(name, b"damaged")
+    with pytest.raises(MessageError, match="damaged"):
+        service.work_list(site.run, lists, site.stop, [])
+    with pytest.raises(MessageError, match="damaged"):
+        service.assemble_list(site.run, lists, site.stop)
+
+
+def test_a_new_assembler_of_e_counts_from_zero(site: Site) -> None:
+    lists = site.lists()
+    lists.note_received(noise_job(), noise_job().tiles[0])
+    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+        wait_until(lambda: lists.count_received() == 0)
+
+
+# Silence
+
+
+class FakeTime(SimpleNamespace):
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(service, "time", clock)
+    return clock
+
+
+def changes(silence: Silence, clock: FakeTime, *pauses: float) -> int:
+    """Let the state change after each of these pauses; none of them may count as silence."""
+    state = 0
+    for pause in pauses:
+        clock.now += pause
+        state += 1
+        assert not silence.lasts(state)
+    return state
+
+
+def test_silence_lasts_as_long_as_was_asked_for_at_least(clock: FakeTime) -> None:
+    silence = Silence(least_s=2.0)
+    state = changes(silence, clock, 0.0, 9.0, 0.1, 0.1)
+    clock.now += 1.9
+    assert not silence.lasts(state)
+    clock.now += 0.2
+    assert silence.lasts(state)
+
+
+def test_silence_lasts_longer_where_changes_are_rare(clock: FakeTime) -> None:
+    silence = Silence(least_s=2.0)
+    state = changes(silence, clock, 0.0, 9.0, 1.0, 3.0)
+    clock.now += 14.9
+    assert not silence.lasts(state)
+    clock.now += 0.2
+    assert silence.lasts(state)

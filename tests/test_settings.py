@@ -1,0 +1,155 @@
+"""Settings refuse what is out of range, and survive the way through a command line."""
+
+import argparse
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studyguide.errors import UsageError
+from studyguide.settings import (
+    MAX_KERNEL_SIZE,
+    METHODS,
+    OPTIONS,
+    Blur,
+    Delivery,
+    Settings,
+    add_options,
+    describe,
+    from_options,
+    redis_url,
+    to_options,
+)
+
+# --- defaults ------------------------------------------------------------------------------------
+
+
+def test_without_options_the_settings_are_the_defaults_of_the_course() -> None:
+    settings = from_options({})
+    assert settings == Settings()
+    assert (settings.workers, settings.tile_size, settings.queue_size) == (10, 256, 100)
+    assert settings.blur == Blur(21, 7.0, "direct")
+
+
+@given(radius=st.integers(0, MAX_KERNEL_SIZE // 2))
+def test_sigma_is_a_third_of_the_kernel_size_unless_given(radius: int) -> None:
+    size = 2 * radius + 1
+    assert Blur.of(size).sigma == size / 3
+    assert Blur.of(size, 1.5).sigma == 1.5
+    assert Blur.of(size).radius == radius
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def refused(value: object, **settings: Any) -> str:
+    """The message that refuses these settings; it names the value and a remedy."""
+    with pytest.raises(UsageError) as caught:
+        from_options(settings)
+    assert repr(value) in caught.value.problem
+    assert caught.value.remedy.startswith("Use ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, -1, -21, 2, 20, 103, 21.0, "21", True, None, math.nan])
+def test_a_kernel_size_that_is_no_odd_number_up_to_101_is_refused(size: object) -> None:
+    assert "kernel size" in refused(size, kernel_size=size, sigma=1.0)
+    refused(size, kernel_size=size)
+
+
+@pytest.mark.parametrize("sigma", [0, 0.0, -0.0, -1.0, math.nan, math.inf, -math.inf, "7", [7]])
+def test_a_sigma_that_is_no_positive_number_is_refused(sigma: object) -> None:
+    assert "sigma" in refused(sigma, sigma=sigma)
+
+
+@pytest.mark.parametrize("method", ["fast", "", None, "Direct"])
+def test_an_unknown_method_is_refused_and_the_known_ones_are_named(method: object) -> None:
+    message = refused(method, method=method)
+    assert all(known in message for known in METHODS)
+
+
+@pytest.mark.parametrize(
+    "name", ["workers", "tile_size", "queue_size", "images_in_memory", "instances", "max_attempts"]
+)
+@pytest.mark.parametrize("value", [0, -1, 1.5, "4", True, None, math.nan])
+def test_a_count_that_is_no_whole_number_from_1_on_is_refused(name: str, value: object) -> None:
+    message = refused(value, **{name: value})
+    assert name in message or name.replace("_", " ") in message
+
+
+@pytest.mark.parametrize("name", ["visibility_s", "backoff_s", "quiet_s", "patience_s"])
+@pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf, "3", None])
+def test_a_time_that_is_no_positive_number_of_seconds_is_refused(name: str, value: object) -> None:
+    message = refused(value, **{name: value})
+    assert name in message
+    assert "seconds" in message
+
+
+def test_an_unknown_payload_is_refused() -> None:
+    assert "file or redis" in refused("disk", payload="disk")
+
+
+# --- settings as options -------------------------------------------------------------------------
+
+counts = st.integers(1, 10**6)
+seconds = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
+folders = st.text("abcXYZ 0123./é日", min_size=1).map(Path)
+blurs = st.builds(
+    Blur,
+    st.integers(0, MAX_KERNEL_SIZE // 2).map(lambda radius: 2 * radius + 1),
+    seconds,
+    st.sampled_from(METHODS),
+)
+deliveries = st.builds(
+    Delivery, seconds, counts, seconds, seconds, seconds, st.sampled_from(["file", "redis"])
+)
+every_setting = st.builds(
+    Settings, folders, folders, counts, counts, counts, counts, counts, blurs, deliveries
+)
+
+
+@given(settings=every_setting)
+def test_settings_come_back_from_the_command_line_that_they_make(settings: Settings) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    assert from_options(vars(parser.parse_args(to_options(settings)))) == settings
+
+
+@given(settings=every_setting)
+def test_settings_come_back_from_json(settings: Settings) -> None:
+    flat = json.loads(json.dumps(describe(settings)))
+    folders = {name: Path(flat[name]) for name in ("images", "output")}
+    assert from_options({**flat, **folders}) == settings
+
+
+def test_options_that_are_not_given_keep_their_defaults() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    given = vars(parser.parse_args(["--workers", "3", "--visibility", "0.5"]))
+    assert from_options(given) == replace(
+        Settings(), workers=3, delivery=replace(Delivery(), visibility_s=0.5)
+    )
+
+
+def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
+    own = {item.name for kind in (Settings, Blur, Delivery) for item in fields(kind)}
+    assert set(OPTIONS) == own - {"blur", "delivery"}
+
+
+# --- the environment -----------------------------------------------------------------------------
+
+
+def test_the_redis_url_comes_from_the_environment_and_an_empty_one_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://somewhere:6379")
+    assert redis_url() == "redis://somewhere:6379"
+    monkeypatch.setenv("REDIS_URL", "")
+    assert redis_url() is None
+    monkeypatch.delenv("REDIS_URL")
+    assert redis_url() is None
