@@ -57,9 +57,10 @@ def find(folder: Path) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
         )
     first: dict[str, Path] = {}
     for path in paths:
-        first.setdefault(path.stem, path)
-    clashes = [path for path in paths if first[path.stem] != path]
-    return list(first.values()), [(path, _clash(path, first[path.stem])) for path in clashes]
+        first.setdefault(path.stem.casefold(), path)  # macOS takes A.png and a.png for one file
+    chosen = list(first.values())
+    clashes = [path for path in paths if path not in chosen]
+    return chosen, [(path, _clash(path, first[path.stem.casefold()])) for path in clashes]
 
 
 def _clash(path: Path, first: Path) -> ImageError:
@@ -112,10 +113,9 @@ def _open(path: Path) -> Image.Image:
 def _check_format(path: Path, found: str) -> None:
     expected = FORMATS.get(path.suffix.lower(), (found,))
     if found not in expected:
-        raise ImageError(
-            f"{path} holds {found} data though its name says {expected[0]}",
-            f"Rename it to {path.stem}.{found.lower()} or export it again",
-        )
+        suffix = next((end for end, names in FORMATS.items() if found in names), None)
+        remedy = f"Rename it to {path.stem}{suffix}" if suffix else "Export it as PNG"
+        raise ImageError(f"{path} holds {found} data though its name says {expected[0]}", remedy)
 
 
 def _convert(image: Image.Image) -> Pixels:

@@ -186,7 +186,9 @@ def read_log(path: Path) -> RunReport:
             )
         known = {item.name for item in fields(RunReport)}
         kept = {key: value for key, value in log["report"].items() if key in known}
-        return RunReport(**kept, timeline=Timeline(Event(**event) for event in log["events"]))
+        return RunReport(
+            **kept, timeline=Timeline(Event.from_dict(event) for event in log["events"])
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
 
@@ -273,7 +275,13 @@ def comparison(reports: list[RunReport]) -> str:
 
 def _row(report: RunReport, base: RunReport | None) -> str:
     speedup = f"{base.wall_s / report.wall_s:.2f}x" if base and report.wall_s else "-"
-    same = "-" if base is None else "yes" if report.pixels() == base.pixels() else "no"
+    same = (
+        "-"
+        if base is None
+        else "yes"
+        if report.outputs and report.pixels() == base.pixels()
+        else "no"
+    )
     return (
         f"{report.approach:9} {report.backend:11} {report.images:6} {report.tiles:6} "
         f"{report.workers:8} {report.wall_s:8.2f} {report.blur_s:8.2f} {speedup:>9} "

@@ -169,8 +169,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 def to_options(settings: Settings) -> list[str]:
     """The command-line options that give these settings again."""
-    pairs = ((_flag(name), str(value)) for name, value in describe(settings).items())
-    return [part for pair in pairs for part in pair]
+    return [f"{_flag(name)}={value}" for name, value in describe(settings).items()]
 
 
 def redis_url() -> str | None:

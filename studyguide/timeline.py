@@ -9,17 +9,21 @@ where there is one), then advanced by the monotonic counter, so that a jump of t
 does not tear the picture.
 """
 
+import errno
 import json
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from studyguide.errors import MessageError
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1  # version of the event schema, documented in docs/event-schema.md
 
@@ -67,6 +71,12 @@ class Event:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "Event":
+        """Take the fields that we know; a later version of the same schema may have more."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in raw.items() if key in known})
+
+    @classmethod
     def from_json(cls, line: str) -> "Event":
         """Read one line back.
 
@@ -76,8 +86,8 @@ class Event:
             If the line is not an event of this schema.
         """
         try:
-            return cls(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            return cls.from_dict(json.loads(line))
+        except (ValueError, TypeError, AttributeError) as error:
             raise MessageError(f"Not an event of schema {SCHEMA}: {line[:80]!r}") from error
 
 
@@ -145,11 +155,19 @@ class EventFile:
     def __init__(self, folder: Path, process: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{process}.jsonl"
+        before = self.path.read_bytes()[-1:] if self.path.exists() else b""
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if before not in (
+            b"",
+            b"\n",
+        ):  # a full disk took the end of the last line: ours must not be joined to it
+            os.write(self._fd, b"\n")
 
     def __call__(self, event: Event) -> None:
-        """Append one event."""
-        os.write(self._fd, (event.to_json() + "\n").encode())
+        """Append one event; OSError if the disk is full."""
+        line = (event.to_json() + "\n").encode()
+        if os.write(self._fd, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def close(self) -> None:
         """Close the file; nothing is pending."""
@@ -172,7 +190,11 @@ class EventTail:
             file.seek(self._offsets.get(path, 0))
             whole, _, _ = file.read().rpartition(b"\n")
         self._offsets[path] = self._offsets.get(path, 0) + (len(whole) + 1 if whole else 0)
-        return (Event.from_json(line) for line in whole.decode().splitlines())
+        for line in whole.decode(errors="replace").splitlines():
+            try:
+                yield Event.from_json(line)
+            except MessageError as error:
+                log.warning("skipped a line of %s: %s", path.name, error)
 
 
 class Timeline:

@@ -23,6 +23,7 @@ from studyguide.settings import Blur, Settings
 from studyguide.tiles import Pixels, Tile, grid, window
 from studyguide.timeline import Recorder
 
+MAX_TILES = 1 << 22  # of one image; a message that asks for more would fill our memory
 MAX_SIDE = 1 << 17  # pixels; no image that `images.load` accepts is larger in a message we trust
 
 
@@ -97,6 +98,8 @@ def _check_job(job: ImageJob) -> None:
     texts = (job.image, job.source, job.run)
     if not ok or not all(isinstance(text, str) for text in texts):
         raise ValueError("a field is out of range")
+    if -(-job.shape[0] // job.tile_size) * -(-job.shape[1] // job.tile_size) > MAX_TILES:
+        raise ValueError(f"more than {MAX_TILES} tiles")
     if Path(job.image).name != job.image or job.image in ("", "..") or "\0" in job.image:
         raise ValueError(f"{job.image!r} is not the name of a file")
 

@@ -314,7 +314,7 @@ def test_a_jpeg_that_is_named_png_is_refused_and_the_right_name_is_told(tmp_path
     path = saved(Image.fromarray(smooth(3)), tmp_path / "a.png", format="JPEG")
     error = refused(path)
     assert "holds JPEG data though its name says PNG" in error.problem
-    assert "Rename it to a.jpeg" in error.remedy
+    assert "Rename it to a.jpg" in error.remedy
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])

@@ -368,3 +368,17 @@ def test_the_queue_is_never_negative_and_empty_in_the_end_even_if_a_delivery_is_
     depths = [depth for _, depth in Timeline(enqueued + delivered).queue_depth()]
     assert all(0 <= depth <= len(tiles) for depth in depths)
     assert depths[-1:] in ([], [0])
+
+
+def test_a_line_that_a_full_disk_cut_off_is_skipped_and_not_joined_to_the_next(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "worker-0.jsonl").write_text('{"stage": "blur", "sta')
+    Recorder(EventFile(tmp_path, "worker-0")).mark("run")
+    assert [event.stage for event in EventTail(tmp_path).read()] == ["run"]
+
+
+def test_a_field_that_a_later_version_adds_is_ignored() -> None:
+    event = Event("run", 1.0, 1.0, "main", "lane")
+    line = event.to_json().replace("{", '{"weather": "fine", ', 1)
+    assert Event.from_json(line) == event
