@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     charts.add_argument("--logs", type=Path, default=Path("logs"), help="folder of logs")
     charts.add_argument("--charts", type=Path, default=Path("visualize"), help="folder of charts")
     charts.set_defaults(command=_charts)
+    log = commands.add_parser("log", help="write the log of a cluster's run from its events")
+    log.add_argument("approach", choices="defg")
+    log.add_argument("events", type=Path, help="events, one JSON object a line")
+    log.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
+    log.set_defaults(command=_log)
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
@@ -211,6 +216,15 @@ def _charts(given: argparse.Namespace) -> int:
     for path in drawn:
         print(path)
     return 0 if drawn else 1
+
+
+def _log(given: argparse.Namespace) -> int:
+    from studyguide.report import comparison
+    from studyguide.runs import import_events
+
+    report = import_events(given.approach, given.events, given.logs)
+    print(comparison([report]))
+    return 0 if report.ok else 1
 
 
 def _doctor(given: argparse.Namespace) -> int:

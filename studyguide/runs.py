@@ -142,6 +142,24 @@ def _cluster(
                 yield processes
 
 
+def import_events(approach: str, path: Path, logs: Path) -> RunReport:
+    """Write the log of a run on a cluster from the events that were fetched from it.
+
+    Parameters
+    ----------
+    approach : {"d", "e", "f", "g"}
+    path : Path
+        Events, one JSON object a line.
+    logs : Path
+        Folder for the log.
+    """
+    timeline = Timeline(Event.from_json(line) for line in path.read_text("utf-8").splitlines())
+    workers = {(event.process, event.lane) for event in timeline.of("blur")}
+    made = RunReport.of(approach, "kubernetes", timeline, {"workers": len(workers)})
+    write_log(made, logs, APPROACHES[approach].stem)
+    return made
+
+
 def expected_blurs(approach: str, given: dict[str, Any]) -> int:
     """How many blurs a run will do, as the headers of its images tell: tiles, or whole images."""
     chosen = APPROACHES[approach]
