@@ -2,37 +2,59 @@
 
 Every call names its context and namespace, so that a learner's other clusters are never touched.
 kubectl says little of what goes wrong later, in the cluster; `find_trouble` reads that from the
-state of pods and from events, within seconds and not after a time-out.
+state of pods and claims and from events, within seconds and not after a time-out.
 """
 
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studyguide.errors import ToolError
 
 TIMEOUT_S = 60.0  # for one call; what takes longer is asked for again and again instead
+READY_TIMEOUT_S = 5.0  # for the cluster's first answer
+POD_TIMEOUT_S = 10.0  # how long `exec` waits for a pod; its own default is a minute
+MAX_LINES, MAX_COLUMNS = 4, 400  # of stderr in a message; an error carries all of it besides
 
-# What kubectl says -> what to do about it.
+LOAD_IMAGE = "Build and load the image: make -C k8s image load"
+AGAIN = "Run it again"
+DESCRIBE = "Run it with --keep and see kubectl describe"
+# What kubectl, the scheduler or a controller says -> what to do about it. The first that fits.
 REMEDIES = {
-    r"executable file not found|No such file": "Install kubectl, or use --backend local",
     r"current-context is not set": "Choose one: kubectl config use-context NAME",
-    r"context was not found|does not exist": "See which there are: kubectl config get-contexts",
-    r"was refused|no such host|i/o timeout|Unable to connect": (
+    r"context was not found|context \S+ does not exist": (
+        "See which there are: kubectl config get-contexts"
+    ),
+    r"getting credentials|Unauthorized|must be logged in": "Log in to the cluster again",
+    r"x509|tls:": "Its certificate does not fit: get the cluster's kubeconfig anew",
+    r"was refused|no such host|timeout|deadline exceeded|Unable to connect": (
         "Start the cluster, for example with minikube start, or choose another context"
     ),
-    r"Forbidden|forbidden": "Ask for the right to do so, or use a cluster of your own",
+    r"violates PodSecurity": "The namespace forbids such a pod: use the manifests as they are",
+    r"exceeded quota": "The namespace's quota is used up: delete something or ask for more",
+    r"[Ff]orbidden": "Ask for the right to do so, or use a cluster of your own",
     r"no matches for kind": "The cluster lacks that kind: use Kubernetes 1.29 or newer",
-    r"namespaces? \S+ not found": "Deploy first: make -C k8s deploy A=e",
+    r"unknown field": "Correct it in k8s/; kubectl explain tells which fields there are",
+    r"field is immutable": "Delete the object first, or all: make -C k8s clean A=e",
+    r"container not found|is waiting to start": "Wait until its pod runs: kubectl get pods",
+    r"No space left": "Use fewer images or a larger volume",
+    r"PersistentVolumeClaim|persistentvolumeclaim|storageclass|FailedMount|MountVolume": (
+        "No storage for us: see kubectl get storageclass, or use the manifests in k8s/on-host"
+    ),
+    r"Insufficient": "Too few free cores or too little memory: use fewer workers or a larger node",
+    r"\(NotFound\)": "Deploy first: make -C k8s deploy A=e",
+    r"command terminated": "It failed inside its pod, of which kubectl get pods tells more",
 }
-NOISE = re.compile(r"^(E\d{4} |W\d{4} |I\d{4} |WARNING: version difference|Warning: )")
+# Lines of kubectl's own that say nothing of what went wrong.
+NOISE = re.compile(r"[EWI]\d{4} |WARNING: version difference|Warning: |Defaulted container ")
 
 Object = dict[str, Any]  # as Kubernetes' API gives it
 
@@ -62,7 +84,7 @@ class Kubectl:
             If there is none, or no kubectl.
         """
         command = ["kubectl", "config", "current-context"]
-        return cls(_run(command, b"", TIMEOUT_S).decode().strip(), namespace)
+        return cls(_run(command).decode().strip(), namespace)
 
     def __call__(self, *arguments: str, stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
         """Run one kubectl command in our context and namespace; return what it prints.
@@ -70,40 +92,56 @@ class Kubectl:
         Raises
         ------
         ToolError
-            With the command, its exit code, the line of stderr that matters, and a remedy.
+            With the command, its exit code, its stderr, and a remedy.
         """
         where = ["--context", self.context, "--namespace", self.namespace]
         return _run(["kubectl", *where, *arguments], stdin, timeout_s)
 
-    def get(self, kinds: str, selector: str = "") -> list[Object]:
+    def answers(self) -> None:
+        """Check that the cluster answers.
+
+        Raises
+        ------
+        ToolError
+            If it does not, within seconds.
+        """
+        self("get", "--raw", "/readyz", f"--request-timeout={READY_TIMEOUT_S:g}s")
+
+    def get(self, kinds: str) -> list[Object]:
         """Objects of these kinds (`pods`, `pods,events`), as the API gives them."""
-        chosen = ["--selector", selector] if selector else []
-        found: list[Object] = json.loads(self("get", kinds, *chosen, "--output", "json"))["items"]
+        found: list[Object] = json.loads(self("get", kinds, "--output", "json"))["items"]
         return found
 
-    def get_one(self, what: str) -> Object:
-        """One object (`job/coordinator`); empty if there is none of that name."""
-        found = self("get", what, "--ignore-not-found", "--output", "json")
-        return json.loads(found) if found else {}
-
-    def apply(self, manifest: bytes) -> None:
-        """Create or change what a manifest describes."""
-        self("apply", "--filename", "-", stdin=manifest)
-
-    def delete(self, what: str) -> None:
-        """Delete an object and wait until it is gone; it is no error if it was gone before."""
-        self("delete", what, "--ignore-not-found")
+    def apply(self, objects: Iterable[Object]) -> None:
+        """Create or change objects."""
+        # As JSON: in YAML a string such as 1e3 would need quotes, on which not all writers agree.
+        everything = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self("apply", "--filename", "-", stdin=json.dumps(everything).encode())
 
     def delete_namespace(self) -> None:
-        """Delete all that we made, and wait until it is gone."""
+        """Delete all that is ours, if there is anything, and wait until it is gone."""
         self("delete", "namespace", self.namespace, "--ignore-not-found", timeout_s=3 * TIMEOUT_S)
+
+    def kill(self, pod: str) -> None:
+        """Kill all that runs in a pod, and have it replaced, as when its node loses power.
+
+        `delete --force` alone is no such thing: the kubelet still sends SIGTERM and waits a little.
+        The pod's containers must share their process namespace, or nothing in it can be killed.
+        """
+        try:
+            self.execute(f"pod/{pod}", "sh", "-c", "kill -KILL -1")
+        except ToolError as error:
+            if error.exit_code != 137:  # it took our own shell along
+                raise
+        self("delete", f"pod/{pod}", "--force", "--grace-period=0")
 
     def execute(self, target: str, *command: str, stdin: bytes = b"") -> bytes:
         """Run a command in a pod (`pod/name` or `deployment/name`); return what it prints."""
-        return self("exec", "--stdin", target, "--", *command, stdin=stdin)
+        patience = f"--pod-running-timeout={POD_TIMEOUT_S:g}s"
+        return self("exec", "--stdin", patience, target, "--", *command, stdin=stdin)
 
-    def send(self, target: str, paths: Sequence[Path], folder: str) -> None:
-        """Copy files into a folder of a pod; check that all arrived, by their digests.
+    def send(self, target: str, files: Mapping[str, bytes], folder: str) -> None:
+        """Write files into a folder of a pod; check that all arrived.
 
         Raises
         ------
@@ -112,28 +150,64 @@ class Kubectl:
         """
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for path in paths:
-                tar.add(path, path.name)
+            for name, body in files.items():
+                item = tarfile.TarInfo(name)
+                item.size = len(body)
+                tar.addfile(item, io.BytesIO(body))
         self.execute(target, "tar", "-xf", "-", "-C", folder, stdin=archive.getvalue())
-        there = self.execute(target, "sh", "-c", f"cd {folder} && sha256sum ./*").decode()
-        for path in paths:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if f"{digest}  ./{path.name}" not in there.splitlines():
-                raise ToolError(
-                    ["send", path.name], None, "it did not arrive whole", "Run it again"
-                )
+        _check_whole("send", _digests(files), self._digests(target, folder))
 
-    def answers(self) -> None:
-        """Check that the cluster answers; raises ToolError with the remedy if not."""
-        self("get", "--raw", "/readyz", "--request-timeout=5s")
+    def read(self, target: str, folder: str) -> dict[str, bytes]:
+        """Name -> content of the files in a folder of a pod, as they are at this moment.
+
+        Raises
+        ------
+        ToolError
+            If their archive is damaged, as when the connection broke: kubectl then still says 0.
+        """
+        archive = self.execute(target, "tar", "-cf", "-", "-C", folder, ".")
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                bodies = [(item.name, tar.extractfile(item)) for item in tar]
+                return {PurePosixPath(name).name: body.read() for name, body in bodies if body}
+        except tarfile.TarError as error:
+            raise ToolError(["kubectl", "exec", target, "tar"], 0, str(error), AGAIN) from error
+
+    def fetch(self, target: str, folder: str) -> dict[str, bytes]:
+        """The same of files that do not change any more: each is checked by its digest.
+
+        Raises
+        ------
+        ToolError
+            If one did not arrive as it is there.
+        """
+        files = self.read(target, folder)
+        _check_whole("fetch", self._digests(target, folder), _digests(files))
+        return files
+
+    def _digests(self, target: str, folder: str) -> dict[str, str]:
+        find = ["find", folder, "-type", "f", "-exec", "sha256sum", "--zero", "{}", "+"]
+        lines = os.fsdecode(self.execute(target, *find)).split("\0")[:-1]
+        return {PurePosixPath(line[66:]).name: line[:64] for line in lines}
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+
+
+def _check_whole(verb: str, sent: Mapping[str, str], arrived: Mapping[str, str]) -> None:
+    bad = [name for name, digest in sent.items() if arrived.get(name) != digest]
+    if bad:
+        what = f"{len(bad)} of {len(sent)} files did not arrive whole: {', '.join(bad)}"
+        raise ToolError(["kubectl", "exec", "tar"], 0, f"{verb}: {what}", AGAIN)
 
 
 def kustomize(folder: Path) -> bytes:
     """Render a kustomization; no cluster is asked."""
-    return _run(["kubectl", "kustomize", str(folder)], b"", TIMEOUT_S)
+    return _run(["kubectl", "kustomize", str(folder)])
 
 
-def _run(command: list[str], stdin: bytes, timeout_s: float) -> bytes:
+def _run(command: list[str], stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, timeout=timeout_s, check=True
@@ -142,16 +216,35 @@ def _run(command: list[str], stdin: bytes, timeout_s: float) -> bytes:
     except subprocess.CalledProcessError as error:
         raise _error(command, error.returncode, error.stderr.decode(errors="replace")) from error
     except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace")
         remedy = f"The cluster did not answer within {timeout_s:g} s: see whether it runs"
-        raise ToolError(command, None, "", remedy) from error
-    except FileNotFoundError as error:
-        raise _error(command, 127, str(error)) from error
+        raise ToolError(command, None, said, remedy) from error
+    except OSError as error:
+        remedy = "Install kubectl, or use --backend local"
+        raise ToolError(command, 127, str(error), remedy) from error
 
 
 def _error(command: list[str], code: int, stderr: str) -> ToolError:
-    said = "\n".join(line for line in stderr.splitlines() if line and not NOISE.match(line))
-    remedy = next((text for pattern, text in REMEDIES.items() if re.search(pattern, said)), "")
-    return ToolError(command, code, said, remedy)
+    gist = _gist(stderr)
+    error = ToolError(command, code, gist, _remedy(gist))
+    error.stderr = stderr
+    return error
+
+
+def _gist(stderr: str) -> str:
+    """What matters of it: no noise, nothing twice, long lines without their middle."""
+    lines = stderr.strip().splitlines()
+    telling = [line for line in lines if line and not NOISE.match(line)] or lines
+    return "\n".join(_shorten(line) for line in list(dict.fromkeys(telling))[:MAX_LINES])
+
+
+def _shorten(line: str) -> str:
+    half = MAX_COLUMNS // 2
+    return line if len(line) <= MAX_COLUMNS else f"{line[:half]} ... {line[-half:]}"
+
+
+def _remedy(said: str, otherwise: str = "") -> str:
+    return next((text for pattern, text in REMEDIES.items() if re.search(pattern, said)), otherwise)
 
 
 # --- what goes wrong in the cluster --------------------------------------------------------------
@@ -164,78 +257,91 @@ class Trouble:
     `passing` troubles are normal for some seconds after a start; they count if they last.
     """
 
-    where: str
+    where: str  # as kubectl names it: pod/redis-0
     what: str
     remedy: str
     passing: bool = False
 
 
-# Why a container waits, in the API's words -> remedy.
+# Why a container waits, in the API's words -> remedy. These do not pass by themselves.
 WAITING = {
-    "ErrImagePull": "Build and load the image: make -C k8s image load",
-    "ImagePullBackOff": "Build and load the image: make -C k8s image load",
-    "ErrImageNeverPull": "Build and load the image: make -C k8s image load",
-    "InvalidImageName": "Correct the image's name in k8s/base/kustomization.yaml",
+    "ErrImagePull": LOAD_IMAGE,
+    "ImagePullBackOff": LOAD_IMAGE,
+    "ErrImageNeverPull": LOAD_IMAGE,
+    "InvalidImageName": "Correct the image's name in k8s/components/pod/kustomization.yaml",
     "CreateContainerConfigError": "Apply the whole kustomization: a ConfigMap or Secret is missing",
-    "CreateContainerError": "See kubectl describe pod",
-    "RunContainerError": "See kubectl describe pod: its command cannot be started",
-    "CrashLoopBackOff": "See what it said: kubectl logs --previous",
+    "CreateContainerError": DESCRIBE,
+    "RunContainerError": "Its image lacks the command: make -C k8s image load",
 }
-OUT_OF_MEMORY = "Give it more memory in k8s/base, or use fewer workers or smaller tiles"
-# What the scheduler or a controller says -> remedy.
-PENDING = {
-    r"PersistentVolumeClaim|ProvisioningFailed|storageclass": (
-        "No storage for us: see kubectl get storageclass, or use the hostPath overlay"
-    ),
-    r"Insufficient": "Too few free cores or too little memory: use fewer workers or a larger node",
-    r"violates PodSecurity": "The namespace forbids such a pod: use the manifests as they are",
-    r"exceeded quota": "The namespace's quota is used up: delete something or ask for more",
-    r"forbidden": "Ask for the right to create pods here",
-}
+OUT_OF_MEMORY = "Give it more memory in k8s/, or use fewer workers or smaller tiles"
+# Events of what no pod can tell, because there is none or it waits for a volume.
+TELLING = ("FailedCreate", "FailedMount", "ProvisioningFailed")
 
 
-def find_trouble(pods: Iterable[Object], events: Iterable[Object] = ()) -> list[Trouble]:
-    """What keeps pods from working, as their state and the namespace's events tell.
+def find_trouble(things: Iterable[Object]) -> list[Trouble]:
+    """What keeps pods from working, as pods, claims and events tell, one trouble for each.
 
     Parameters
     ----------
-    pods, events : lists of objects
-        As `Kubectl.get` returns them.
+    things : iterable of objects
+        As `Kubectl.get` returns them; events of what has come right since are passed over.
     """
-    found = [trouble for pod in pods for trouble in _of_pod(pod)]
-    return found + [trouble for event in events for trouble in _of_event(event)]
+    things = list(things)
+    found: dict[str, Trouble] = {}
+    for trouble in (trouble for thing in things for trouble in _of_thing(thing, things)):
+        found.setdefault(trouble.where, trouble)
+    return list(found.values())
+
+
+def _of_thing(thing: Object, things: Iterable[Object]) -> Iterator[Trouble]:
+    if thing["kind"] == "Pod" and "deletionTimestamp" not in thing["metadata"]:
+        yield from _of_pod(thing)
+    elif thing["kind"] == "PersistentVolumeClaim" and thing["status"]["phase"] == "Pending":
+        yield _pending(f"persistentvolumeclaim/{thing['metadata']['name']}", "has no volume")
+    elif thing["kind"] == "Event" and thing["reason"] in TELLING:
+        about = thing["involvedObject"]
+        if _still_waits(about, things):
+            yield _pending(f"{about['kind'].lower()}/{about['name']}", thing["message"])
+
+
+def _still_waits(about: Object, things: Iterable[Object]) -> bool:
+    """Whether a pod or claim is still pending, a workload without a pod: events stay for long."""
+    if about["kind"] in ("Pod", "PersistentVolumeClaim"):
+        return any(
+            (thing["kind"], thing["metadata"]["name"]) == (about["kind"], about["name"])
+            and thing["status"]["phase"] == "Pending"
+            for thing in things
+        )
+    owners = [owner for thing in things for owner in thing["metadata"].get("ownerReferences", [])]
+    return about["name"] not in [owner["name"] for owner in owners]
 
 
 def _of_pod(pod: Object) -> Iterator[Trouble]:
-    name, status = f"pod {pod['metadata']['name']}", pod["status"]
+    where, status = f"pod/{pod['metadata']['name']}", pod["status"]
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield _pending(name, condition.get("message", "cannot be scheduled"))
-    containers = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
-    for container in containers:
-        yield from _of_container(name, container)
+            yield _pending(where, condition.get("message", "cannot be scheduled"))
+    for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
+        yield from _of_container(where, container)
 
 
-def _of_container(name: str, container: Object) -> Iterator[Trouble]:
-    ends = [
-        container[when].get("terminated") for when in ("state", "lastState") if when in container
-    ]
-    if any(end and end["reason"] == "OOMKilled" for end in ends):
-        yield Trouble(name, "was killed for using more memory than its limit", OUT_OF_MEMORY)
-    waiting = container["state"].get("waiting", {})
-    reason = waiting.get("reason", "")
-    if reason in WAITING:
-        what = f"{reason}: {waiting.get('message', '')}".rstrip(": ")
-        yield Trouble(name, what, WAITING[reason], passing=reason == "CrashLoopBackOff")
-
-
-def _of_event(event: Object) -> Iterator[Trouble]:
-    """What no pod can tell, because there is none or it waits for a volume."""
-    if event["reason"] in ("FailedCreate", "ProvisioningFailed"):
-        about = event["involvedObject"]
-        yield _pending(f"{about['kind']} {about['name']}", event["message"])
+def _of_container(where: str, container: Object) -> Iterator[Trouble]:
+    state, before = container["state"], container.get("lastState", {})
+    end = state.get("terminated") or before.get("terminated") or {}
+    waiting = state.get("waiting", {})
+    if end.get("reason") == "OOMKilled":
+        yield Trouble(where, "was killed for using more memory than its limit", OUT_OF_MEMORY)
+    elif "running" in state:
+        return
+    elif waiting.get("reason") in WAITING:
+        what = f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        yield Trouble(where, what, WAITING[waiting["reason"]])
+    elif end.get("reason") == "StartError":
+        yield Trouble(where, end["message"], WAITING["RunContainerError"])
+    elif container["restartCount"] and end.get("exitCode"):
+        what = f"crashes again and again, the last time with exit code {end['exitCode']}"
+        yield Trouble(where, what, "Mend what its log tells", passing=True)
 
 
 def _pending(where: str, message: str) -> Trouble:
-    remedy = next((text for pattern, text in PENDING.items() if re.search(pattern, message)), "")
-    return Trouble(where, message, remedy or "See kubectl describe", passing=True)
+    return Trouble(where, message, _remedy(f"{where} {message}", DESCRIBE), passing=True)

@@ -2,13 +2,11 @@
 
 The same approaches, roles and events as on one machine. The manifests in k8s/ describe everything;
 this module renders them, fills in the run's settings, brings the images in, follows the events that
-the pods write to the volume they share, and brings the outputs home. Whatever keeps a pod from its
+the pods hand over to the pod `files`, and brings the outputs home. Whatever keeps a pod from its
 work is told as soon as the cluster reports it.
 """
 
-import io
 import sys
-import tarfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,16 +16,20 @@ import yaml
 
 from studyguide import images
 from studyguide.cluster import Cluster
-from studyguide.errors import ToolError, UsageError
+from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError
 from studyguide.kubectl import Kubectl, Object, Trouble, find_trouble, kustomize
 from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
+from studyguide.work import Run
 
-DATA = PurePosixPath("/data")  # where all pods mount the volume that they share
-FILES = "deployment/files"  # the pod through which we reach that volume
+INPUT, OUTPUT, EVENTS = "/data/input", "/data/output", "/data/run/events"  # in every pod
+FILES = "deployment/files"  # the pod that keeps these folders for all others
 ROLE = "studyguide/role"  # label of the pods that run a role of ours
+# What one look takes in. Events first: of a claim they say more than the claim itself.
+KINDS = "events,persistentvolumeclaims,pods,deployments,jobs"
 POLL_S = 1.0  # between two looks at the cluster; a look costs some tenths of a second
-PATIENCE_S = 15.0  # how long a passing trouble, such as a volume being made, may last
+PATIENCE_S = 20.0  # how long a passing trouble, such as a volume being made, may last
+START_S = 300.0  # how long `files` and Redis may take to start; an image may have to be pulled
 
 
 class KubernetesCluster(Cluster):
@@ -37,6 +39,13 @@ class KubernetesCluster(Cluster):
     ----------
     keep : bool
         Leave the deployment running at the end.
+
+    Raises
+    ------
+    ToolError
+        If there is no kubectl, no current context, or the cluster does not answer.
+    UsageError
+        If the manifests are not to be found.
     """
 
     def __init__(
@@ -54,10 +63,12 @@ class KubernetesCluster(Cluster):
         print(f"context {kubectl.context}, namespace {kubectl.namespace}", file=sys.stderr)
         kubectl.answers()
         self._objects = list(yaml.safe_load_all(kustomize(find_manifests() / approach)))
+        self._output = f"{OUTPUT}/{settings.output.name}"
         self._restarts: dict[str, int] = {}  # pod -> restarts seen so far
+        self._troubled_since: dict[str, float] = {}  # where there is trouble
+        self._pending: set[str] = set()  # images neither saved nor failed yet
         self._saved: list[Event] = []
-        self._old_events = {_identity(event) for event in kubectl.get("events")}
-        self._troubled_since: dict[Trouble, float] = {}
+        (folder / "events").mkdir()
 
     # -- what the approaches call
 
@@ -65,69 +76,83 @@ class KubernetesCluster(Cluster):
         """Do nothing: the manifests bring it, persistent in f and g."""
 
     def kill_busy_worker(self) -> bool:
-        """Delete a pod that has a tile in hand, without grace, as when its node goes down."""
+        """Kill a pod that has a tile in hand."""
         busy = sorted({pod for (pod, _), event in self.held.items() if event.stage == "wait"})
         if busy:
-            self.kubectl("delete", f"pod/{busy[0]}", "--force", "--grace-period=0")
+            self.kubectl.kill(busy[0])
         return bool(busy)
 
     def start(self, role: str, count: int = 1, *options: str) -> None:
-        """Fill in how many pods of a role there shall be, and the settings of the run."""
-        target = self.settings.output.name
+        """Fill in how many pods of a role there shall be, and the settings of the run.
+
+        Raises
+        ------
+        UsageError
+            If the manifests have no such role.
+        """
+        workloads = [thing for thing in self._objects if _role(thing) == role]
+        if not workloads:
+            problem = f"Nothing in k8s/{self.approach} has the label {ROLE}: {role}"
+            raise UsageError(problem, "Use the manifests of this version of the course")
+        for workload in workloads:
+            if workload["kind"] == "Deployment":
+                workload["spec"]["replicas"] = count
+            pod = workload["spec"]["template"]["spec"]
+            pod["shareProcessNamespace"] = True  # so that chaos can kill what runs in it
+            container = pod["containers"][0]
+            container["args"] = [*container.get("args", []), *self._arguments(), *options]
+
+    def _arguments(self) -> list[str]:
+        """The settings of this run, for which those of the manifests give way."""
+        delivery = replace(self.settings.delivery, payload="redis")  # pods share no folder
         inside = replace(
-            self.settings, images=Path(DATA / "input"), output=Path(DATA / "output" / target)
+            self.settings, images=Path(INPUT), output=Path(self._output), delivery=delivery
         )
-        for workload in self._objects:
-            if _role(workload) == role:
-                if workload["kind"] == "Deployment":
-                    workload["spec"]["replicas"] = count
-                container = workload["spec"]["template"]["spec"]["containers"][0]
-                planted = [part for fault in self.faults for part in ("--fault", str(fault))]
-                given = [*to_options(inside), "--run", self.run_id, *planted, *options]
-                container["args"] = [*container.get("args", []), *given]
+        planted = [part for fault in self.faults for part in ("--fault", str(fault))]
+        return [*to_options(inside), "--run", self.run_id, *planted]
 
     def watch(self, role: str) -> None:
-        """Deploy, follow the Job of this role to its end, and bring everything home."""
+        """Deploy, follow the Job of this role to its end, and bring everything home.
+
+        Raises
+        ------
+        StudyguideError
+            If something keeps the pods from their work, or the Job fails.
+        """
         self._deploy()
-        while not self._job_is_over(role):
+        while not self._look(role):
             time.sleep(POLL_S)
-            self._look()
-        self._look()
         self._fetch_outputs()
 
     # -- deploying
 
     def _deploy(self) -> None:
         """First what all need, then the images, then the roles: none starts on an empty folder."""
-        roles = [thing for thing in self._objects if _role(thing)]
-        self._apply(thing for thing in self._objects if not _role(thing))
-        self._await_rollout(FILES)
-        self._reset_volume()
+        self.kubectl.delete_namespace()  # what an earlier run left would take part in this one
+        common = [thing for thing in self._objects if not _role(thing)]
+        self.kubectl.apply(common)
+        self._await_ready({_name(thing) for thing in common if thing["kind"] == "Deployment"})
+        folders = (INPUT, self._output, EVENTS)
+        self.kubectl.execute(FILES, "rm", "-rf", *folders)  # the first has the samples
+        self.kubectl.execute(FILES, "mkdir", "-p", *folders)
         self.recorder.clock = Clock(self._cluster_time())
         self.recorder.mark("run")
-        for job in (thing for thing in roles if thing["kind"] == "Job"):
-            self.kubectl.delete(f"job/{job['metadata']['name']}")
-        self._apply(roles)
+        self._send_images()
+        self.kubectl.apply(thing for thing in self._objects if _role(thing))
 
-    def _apply(self, objects: Iterable[Object]) -> None:
-        self.kubectl.apply(yaml.safe_dump_all(objects).encode())
-
-    def _await_rollout(self, deployment: str) -> None:
-        """Wait until its pod runs, as long as nothing is wrong with it."""
-        while True:
-            status = self.kubectl.get_one(deployment).get("status", {})
-            if status.get("readyReplicas"):
-                return
-            self._raise_trouble()
+    def _await_ready(self, deployments: set[str]) -> None:
+        """Wait until a pod of each is ready, as long as nothing is wrong."""
+        deadline = time.monotonic() + START_S
+        while waiting := deployments - self._ready_deployments():
+            if time.monotonic() > deadline:
+                problem = f"Not ready after {START_S:g} s: {', '.join(sorted(waiting))}"
+                raise StudyguideError(problem, "Run it with --keep and see kubectl describe")
             time.sleep(POLL_S)
 
-    def _reset_volume(self) -> None:
-        """Remove what an earlier run left, and bring this run's images in."""
-        parts = [str(DATA / name) for name in ("input", "output", "run")]
-        self.kubectl.execute(FILES, "rm", "-rf", *parts)
-        self.kubectl.execute(FILES, "mkdir", "-p", *parts)
-        found, _ = images.find(self.settings.images)
-        self.kubectl.send(FILES, found, str(DATA / "input"))
+    def _ready_deployments(self) -> set[str]:
+        things = self.kubectl.get(KINDS)
+        self._raise_lasting(find_trouble(things))
+        return {_name(thing) for thing in things if thing.get("status", {}).get("readyReplicas")}
 
     def _cluster_time(self) -> float:
         """The cluster's clock in seconds since the epoch, half the round trip added."""
@@ -135,100 +160,127 @@ class KubernetesCluster(Cluster):
         seconds = float(self.kubectl.execute(FILES, "date", "+%s.%N"))
         return seconds + (time.perf_counter() - start) / 2
 
+    def _send_images(self) -> None:
+        """Bring the images in; those that cannot be read are told as failed."""
+        run, bodies = Run(self.settings, self.recorder), {}
+        for path in run.paths():
+            with run.guarded(path.name):
+                bodies[path.name] = _read(path)
+        self._pending = set(bodies)
+        self.kubectl.send(FILES, bodies, INPUT)
+
     # -- following
 
-    def _look(self) -> None:
-        """Collect events, see who died, let chaos strike, and stop if something is wrong."""
-        self._collect_events()
-        self.read_events()
-        for strike in self.chaos:
-            strike(self)
-        self._see_deaths()
-        self._raise_trouble()
+    def _look(self, role: str) -> bool:
+        """Collect events, see who died, let chaos strike; tell whether the run is over."""
+        things = self._observe()
+        self._see_deaths(things)
+        has_ended = self._job_has_ended(f"job/{role}", things)
+        if not has_ended:
+            for strike in self.chaos:
+                strike(self)
+        missing = ", ".join(sorted(self._pending))
+        if has_ended and not missing:
+            return True
+        late = Trouble(f"job/{role}", f"has ended without a word of {missing}", "", passing=True)
+        self._raise_lasting([*find_trouble(things), *([late] if has_ended else [])])
+        return False
 
-    def _collect_events(self) -> None:
-        """Mirror the event files as they are now; `read_events` finds what is new in them."""
-        archive = self.kubectl.execute(FILES, "tar", "-cf", "-", "-C", str(DATA / "run"), ".")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            wanted = [item for item in tar.getmembers() if item.name.startswith("./events/")]
-            tar.extractall(self.folder, wanted, filter="data")
-
-    def _see_deaths(self) -> None:
-        """A pod that is gone or has restarted died, with what its threads held."""
-        now = {pod["metadata"]["name"]: _restarts(pod) for pod in self._pods()}
-        for name, before in self._restarts.items():
-            if now.get(name, before + 1) > before:
-                self.record_death(name)
-        self._restarts = now
-
-    def _pods(self) -> list[Object]:
-        return self.kubectl.get("pods", selector=ROLE)
-
-    def _raise_trouble(self) -> None:
-        """Tell what keeps pods from working: at once, or when it has lasted if it may pass.
+    def _observe(self) -> list[Object]:
+        """What there is, and then all events so far: a pod that is gone has written its last.
 
         Raises
         ------
         ToolError
-            With what the cluster says and the remedy.
+            If the cluster does not answer for longer than a hiccup.
         """
-        events = [e for e in self.kubectl.get("events") if _identity(e) not in self._old_events]
-        found = find_trouble(self.kubectl.get("pods"), events)
-        now = time.monotonic()
-        self._troubled_since = {
-            trouble: self._troubled_since.get(trouble, now) for trouble in found
-        }
-        for trouble, since in self._troubled_since.items():
-            if not trouble.passing or now - since > PATIENCE_S:
-                raise ToolError([trouble.where], None, trouble.what, trouble.remedy)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                things = self.kubectl.get(KINDS)
+                for name, body in self.kubectl.read(FILES, EVENTS).items():
+                    (self.folder / "events" / name).write_bytes(body)
+            except ToolError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                self.read_events()
+                return things
 
-    def _job_is_over(self, role: str) -> bool:
-        """Whether the Job has ended; exit code 1 means that some image failed, which events tell.
+    def _see_deaths(self, things: Iterable[Object]) -> None:
+        """A pod that is gone or has restarted died; one that was told to end did not."""
+        pods = {_name(thing): thing for thing in things if _is_role_pod(thing)}
+        for name, before in self._restarts.items():
+            if name not in pods or _restarts(pods[name]) > before:
+                self.record_death(name)
+        self._restarts = {
+            name: _restarts(pod)
+            for name, pod in pods.items()
+            if "deletionTimestamp" not in pod["metadata"]
+        }
+
+    def _job_has_ended(self, job: str, things: Iterable[Object]) -> bool:
+        """Whether it has; exit code 1 means that some image failed, of which its events tell.
 
         Raises
         ------
-        ToolError
+        StudyguideError
             If it failed otherwise, with the end of its log.
         """
-        conditions = self.kubectl.get_one(f"job/{role}").get("status", {}).get("conditions", [])
-        ended = {item["type"] for item in conditions if item["status"] == "True"}
+        ended = {item["type"]: item for item in _conditions(job, things)}
         if "Failed" in ended and not self.failures:
-            said = self.kubectl("logs", f"job/{role}", "--tail=10").decode(errors="replace")
-            raise ToolError([f"job/{role}"], 1, said)
-        return bool(ended & {"Complete", "Failed"})
+            said = f"{job}: {ended['Failed']['message']}\n{self._log_of(job)}"
+            raise StudyguideError(said.strip(), "Mend what its log tells")
+        return bool({"Complete", "Failed"} & set(ended))
+
+    def _raise_lasting(self, found: list[Trouble]) -> None:
+        """Tell what keeps pods from working: at once, or when it has lasted if it may pass."""
+        now, before = time.monotonic(), self._troubled_since
+        self._troubled_since = {item.where: before.get(item.where, now) for item in found}
+        for item in found:
+            if not item.passing or now - self._troubled_since[item.where] > PATIENCE_S:
+                said = f"{item.where}: {item.what}\n{self._log_of(item.where)}"
+                raise StudyguideError(said.strip(), item.remedy)
+
+    def _log_of(self, where: str) -> str:
+        """Its last words: with the namespace its log will be gone. Empty if it said nothing."""
+        try:
+            return self.kubectl("logs", where, "--tail=10").decode(errors="replace")
+        except ToolError:
+            return ""  # it never started, or is no pod
 
     # -- coming home
 
     def note(self, event: Event) -> None:
-        """An image that a pod saved will lie in our own output folder."""
+        """Keep account of an event; what it says of files is true of ours at the end."""
         if event.stage == "save":
             name = PurePosixPath(event.detail["path"]).name
             event.detail["path"] = str(self.settings.output / name)
             self._saved.append(event)
+        if event.stage == "failed":
+            told = event.detail["error"]
+            event.detail["error"] = told.replace(INPUT, str(self.settings.images))
+        if event.stage in ("save", "failed"):
+            self._pending.discard(event.image)
         super().note(event)
 
     def _fetch_outputs(self) -> None:
-        """Copy the saved images here and check each against the digest that its pod recorded.
+        """Bring the outputs here.
 
         Raises
         ------
         ToolError
-            If one is missing or has other pixels.
+            If one is not as its pod saved it.
         """
-        source = str(DATA / "output" / self.settings.output.name)
-        archive = self.kubectl.execute(FILES, "tar", "-cf", "-", "-C", source, ".")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            for item in (item for item in tar.getmembers() if item.isfile()):
-                body = tar.extractfile(item)
-                assert body is not None
-                with images.atomic(self.settings.output / PurePosixPath(item.name).name) as file:
-                    file.write(body.read())
+        for name, body in self.kubectl.fetch(FILES, self._output).items():
+            with images.atomic(self.settings.output / name) as file:
+                file.write(body)
         for event in self._saved:
-            self._check_output(Path(event.detail["path"]), event.detail["pixels_sha256"])
-
-    def _check_output(self, path: Path, digest: str) -> None:
-        if not path.exists() or images.sha256(images.load(path)) != digest:
-            raise ToolError(["fetch", path.name], None, "it did not arrive whole", "Run it again")
+            path = Path(event.detail["path"])
+            if images.sha256(images.load(path)) != event.detail["pixels_sha256"]:
+                problem = f"{path} has not the pixels that {event.process} saved"
+                raise StudyguideError(problem, "Run it again")
 
     def close(self) -> None:
         """Delete all that was deployed, unless it is to be kept."""
@@ -251,15 +303,37 @@ def find_manifests() -> Path:
     raise UsageError("No folder k8s is to be found", "Start in the course's own folder")
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        problem = f"{path} cannot be read ({error.strerror or error})"
+        raise ImageError(problem, "Replace or remove the file") from error
+
+
+def _name(thing: Object) -> str:
+    return str(thing["metadata"]["name"])
+
+
 def _role(thing: Object) -> str:
     """The role that a workload's pods run; empty for all else."""
     template = thing.get("spec", {}).get("template", {})
     return str(template.get("metadata", {}).get("labels", {}).get(ROLE, ""))
 
 
+def _is_role_pod(thing: Object) -> bool:
+    return thing["kind"] == "Pod" and ROLE in thing["metadata"].get("labels", {})
+
+
 def _restarts(pod: Object) -> int:
     return sum(item["restartCount"] for item in pod["status"].get("containerStatuses", []))
 
 
-def _identity(event: Object) -> tuple[str, int]:
-    return event["metadata"]["uid"], event.get("count") or 0
+def _conditions(job: str, things: Iterable[Object]) -> list[Object]:
+    return [
+        condition
+        for thing in things
+        if thing["kind"] == "Job" and f"job/{_name(thing)}" == job
+        for condition in thing["status"].get("conditions", [])
+        if condition["status"] == "True"
+    ]

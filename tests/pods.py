@@ -6,9 +6,11 @@ probes. Restarts, replacements and the scheduler are the tests' part.
 """
 
 import base64
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +26,21 @@ from studyguide.timeline import Event, EventTail
 Object = dict[str, Any]
 
 K8S = Path(__file__).parents[1] / "k8s"
-SUBNET = "10.93.47"
-ADDRESSES = {"redis": f"{SUBNET}.10", "files": f"{SUBNET}.11"}  # services have no DNS here
+ADDRESSES = {"redis": 10, "files": 11}  # last part of a service's address, for want of a DNS
 # What some hosts of containers forbid is set to what all allow.
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
-NODE = {0: 0o777, 1000: 0o777}  # owner of a volume's folder -> its mode
 
 
-def podman(*arguments: str, check: bool = True) -> str:
-    """Run podman; on failure the test shows what it said."""
-    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=600)
-    assert not check or done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
+def podman(*arguments: str) -> str:
+    """Run podman and return what it prints; on failure the test shows what it said."""
+    done = subprocess.run(
+        ["podman", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stdout}"
     return done.stdout.strip()
 
 
@@ -55,8 +61,19 @@ class Pod:
 
     name: str
     folder: Path
-    main: str  # the role's container
+    spec: Object
+    mounts: dict[str, str] = field(default_factory=dict)  # volume -> its folder
     sidecars: list[str] = field(default_factory=list)
+
+    @property
+    def main(self) -> str:
+        """The role's container."""
+        return f"{self.name}-{self.spec['containers'][0]['name']}"
+
+    @property
+    def sandbox(self) -> str:
+        """The container that holds its network."""
+        return f"{self.name}-sandbox"
 
     @property
     def events(self) -> list[Event]:
@@ -80,40 +97,41 @@ class Node:
         self.claims = claims  # mode of the volumes that claims get; they belong to root
         self.network = f"studyguide-{uuid4().hex[:8]}"
         self.pods: list[Pod] = []
-        subnet = f"{SUBNET}.0/24"
-        podman("network", "create", "--internal", "--subnet", subnet, self.network)
+        podman("network", "create", "--internal", self.network)
+        form = "{{(index .Subnets 0).Subnet}}"  # such as 10.89.0.0/24
+        self.subnet = podman("network", "inspect", "--format", form, self.network)[: -len(".0/24")]
 
-    def __enter__(self) -> "Node":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        containers = [name for pod in self.pods for name in (pod.main, *pod.sidecars)]
-        podman("rm", "--force", "--time", "0", "--ignore", *containers)
-        podman("network", "rm", "--force", self.network)
+    def close(self) -> None:
+        """Remove everything; the folder stays."""
+        remove = ("rm", "--force", "--time", "0", "--ignore")
+        for pod in self.pods:
+            podman(*remove, pod.main, f"{pod.name}-pull", *pod.sidecars)
+            podman(*remove, pod.sandbox)
+        podman("network", "rm", "--force", "--time", "0", self.network)
 
     # -- pods
 
     def start(self, workload: str, *arguments: str) -> Pod:
         """Start one pod of a Deployment or Job; `arguments` are added to its role's."""
-        thing = self.find(workload)
-        spec = thing["spec"]["template"]["spec"]
         name = f"{workload}-{uuid4().hex[:5]}"
-        pod = Pod(name, self.folder / name, f"{name}-{spec['containers'][0]['name']}")
+        spec = self.find(workload)["spec"]["template"]["spec"]
+        pod = Pod(name, self.folder / name, spec)
         self.pods.append(pod)
-        mounts = {volume["name"]: self._volume(pod, volume) for volume in spec["volumes"]}
+        pod.mounts = {volume["name"]: self._volume(pod, volume) for volume in spec["volumes"]}
+        self._start_sandbox(pod, workload)
         for container in spec.get("initContainers", []):
-            own = f"{name}-{container['name']}"
             if container.get("restartPolicy") == "Always":
-                pod.sidecars.append(own)
-                self._run(pod, own, spec, container, mounts, ["--detach"])
+                pod.sidecars.append(f"{name}-{container['name']}")
+                self._run(pod, container, "--detach")
             else:
-                self._run(pod, own, spec, container, mounts, ["--rm"])
-        main = {**spec["containers"][0]}
-        main["args"] = [*main.get("args", []), *arguments]
-        address = ADDRESSES.get(workload)
-        place = ["--ip", address] if address else []
-        self._run(pod, pod.main, spec, main, mounts, ["--detach", *place])
+                self._run(pod, container, "--rm")
+        main = spec["containers"][0]
+        self._run(pod, {**main, "args": [*main.get("args", []), *arguments]}, "--detach")
         return pod
+
+    def of(self, workload: str) -> Pod:
+        """The first pod of that workload."""
+        return next(pod for pod in self.pods if pod.name.startswith(workload))
 
     def find(self, workload: str) -> Object:
         """The Deployment or Job of that name."""
@@ -126,10 +144,8 @@ class Node:
 
     def wait_ready(self, pod: Pod) -> None:
         """Wait until its readiness probe, which has to be a command, succeeds."""
-        (container,) = self.find(pod.name.rpartition("-")[0])["spec"]["template"]["spec"][
-            "containers"
-        ]
-        wait_until(lambda: self.probe(pod, container["readinessProbe"]["exec"]["command"]))
+        command = pod.spec["containers"][0]["readinessProbe"]["exec"]["command"]
+        wait_until(lambda: self.probe(pod, command))
 
     def probe(self, pod: Pod, command: Sequence[str]) -> bool:
         """Run a probe's command in the role's container."""
@@ -144,39 +160,40 @@ class Node:
     def finish(self, pod: Pod) -> int:
         """Wait until the role has ended, then end the sidecars; the exit code."""
         code = int(podman("wait", pod.main))
+        if code:
+            print(podman("logs", pod.main), file=sys.stderr)
         for name in pod.sidecars:
             podman("stop", "--time", "20", name)
         return code
 
     # -- containers
 
-    def _run(
-        self,
-        pod: Pod,
-        name: str,
-        spec: Object,
-        container: Object,
-        mounts: dict[str, str],
-        options: list[str],
-    ) -> None:
+    def _start_sandbox(self, pod: Pod, workload: str) -> None:
+        """Start what holds the pod's network, which stays when its containers die."""
+        options = ["--network", self.network, "--entrypoint", "sleep"]
+        if workload in ADDRESSES:
+            options += ["--ip", f"{self.subnet}.{ADDRESSES[workload]}"]
+        for service, address in ADDRESSES.items():
+            options += ["--add-host", f"{service}:{self.subnet}.{address}"]
+        image = f"docker.io/library/{pod.spec['containers'][0]['image']}"
+        run = ("--runtime", "runc", "run", "--detach", "--name", pod.sandbox, "--pull", "never")
+        podman(*run, *LIMITS, *options, image, "infinity")
+
+    def _run(self, pod: Pod, container: Object, *flags: str) -> None:
         variables = self._variables(pod, container)
         command = [expand(part, variables) for part in container.get("command", [])]
         arguments = [expand(part, variables) for part in container.get("args", [])]
+        options = [*flags, "--network", f"container:{pod.sandbox}"]
+        options += _security(pod.spec["securityContext"], container)
         if command:
-            options = [*options, "--entrypoint", command.pop(0)]
+            options += ["--entrypoint", command.pop(0)]
         for mount in container["volumeMounts"]:
-            options += ["--volume", f"{mounts[mount['name']]}:{mount['mountPath']}"]
+            options += ["--volume", f"{pod.mounts[mount['name']]}:{mount['mountPath']}"]
         for key, value in variables.items():
             options += ["--env", f"{key}={value}"]
-        network = ["--network", self.network]
-        for service, address in ADDRESSES.items():
-            network += ["--add-host", f"{service}:{address}"]
-        security = _security(spec["securityContext"], container)
-        image = f"docker.io/library/{container['image']}"
-        podman(
-            *("--runtime", "runc", "run", "--name", name, "--pull", "never"),
-            *(*LIMITS, *network, *security, *options, image, *command, *arguments),
-        )
+        name, image = f"{pod.name}-{container['name']}", f"docker.io/library/{container['image']}"
+        run = ("--runtime", "runc", "run", "--name", name, "--pull", "never")
+        podman(*run, *LIMITS, *options, image, *command, *arguments)
 
     def _variables(self, pod: Pod, container: Object) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -228,15 +245,10 @@ def _security(of_pod: Object, container: Object) -> list[str]:
     return [*options, *(f"--cap-drop={name.lower()}" for name in own["capabilities"]["drop"])]
 
 
-def require(reason_to_skip: str | None, in_ci: bool) -> None:
-    """Skip the test for a reason, if there is one; in continuous integration fail for it."""
-    if reason_to_skip and in_ci:
-        pytest.fail(reason_to_skip)
-    if reason_to_skip:
-        pytest.skip(reason_to_skip)
-
-
-def missing(*programs: str) -> str | None:
-    """Say which of these programs are not installed, if any."""
+def require(*programs: str) -> None:
+    """Skip what these programs are needed for where they are not; fail for it in CI."""
     absent = [name for name in programs if not shutil.which(name)]
-    return f"{', '.join(absent)} not installed" if absent else None
+    if absent and os.environ.get("CI") == "true":
+        pytest.fail(f"not installed: {', '.join(absent)}")
+    if absent:
+        pytest.skip(f"not installed: {', '.join(absent)}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 FLAGS = tuple(
     part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", str(value))
 )
-HASTY = ("--workers", "2", "--visibility", "1", "--patience", "2")
+HASTY = ("--workers", "1", "--visibility", "1", "--patience", "2")
 END_S = 120.0  # a bound for slow machines
 
 
@@ -126,7 +127,7 @@ def cli(tmp_path: Path, two_images: Path) -> Iterator[Cli]:
 
 
 def test_json_is_all_that_a_run_prints_to_stdout(cli: Cli) -> None:
-    done = cli.run("a", "f", "--json")
+    done = cli.run("a", "f", "--json", "--workers", "2")
     assert done.returncode == 0
     reports = json.loads(done.stdout)
     assert [report["approach"] for report in reports] == ["a", "f"]
@@ -156,7 +157,7 @@ def test_a_run_with_bad_images_ends_with_1_and_names_them(cli: Cli) -> None:
     cli.images = make_images(cli.folder / "images")
     (cli.images / "broken.png").write_bytes((cli.images / "grain.png").read_bytes()[:999])
     (cli.images / "empty.jpg").touch()
-    done = cli.run("a", "f", "--json")
+    done = cli.run("a", "b", "--json")
     assert done.returncode == 1
     for report in json.loads(done.stdout):
         assert [item["image"] for item in report["failed_images"]] == ["broken.png", "empty.jpg"]
@@ -352,10 +353,10 @@ class Hand:
     cli: Cli
     url: str
 
-    def start(self, *command: object) -> "subprocess.Popen[str]":
+    def start(self, role: str, *options: object) -> "subprocess.Popen[str]":
         places = ("--images", self.cli.images, "--output", "out", "--folder", "shared")
         where = ("--redis", self.url, "--prefix", "{hand}:", "--run", "by-hand")
-        return self.cli.start(*command, *places, *where, *FLAGS, "--visibility", "1")
+        return self.cli.start(role, *places, *where, *FLAGS, "--visibility", "1", *options)
 
     def wait_for(self, name: str, text: str) -> None:
         log = self.cli.folder / "shared" / "events" / f"{name}.jsonl"
@@ -376,11 +377,8 @@ def hand(cli: Cli, shared_server: RedisServer, client: redis.Redis) -> Hand:
     return Hand(cli, shared_server.url)
 
 
-@pytest.mark.parametrize("letter", ["e", "f"])
-def test_roles_that_are_started_one_by_one_do_the_job_and_drain_when_told(
-    letter: str, hand: Hand
-) -> None:
-    approach = ("--approach", letter, "--workers", 1)
+def test_roles_that_are_started_one_by_one_do_the_job_and_drain_when_told(hand: Hand) -> None:
+    approach = ("--approach", "f", "--workers", 1)
     first = hand.start("worker", *approach, "--name", "first", "--fault", "slow:cloud.png:0")
     coordinator = hand.start("coordinator", *approach, "--name", "coordinator")
     assembler = hand.start("assembler", *approach, "--name", "assembler")
@@ -409,25 +407,24 @@ def test_a_service_that_met_a_bad_image_does_the_others_and_ends_with_1(hand: Ha
     assert hand.events("all", "failed") == [("empty.png", -1)]
 
 
-def test_roles_whose_redis_stands_still_end_when_told(hand: Hand, tmp_path: Path) -> None:
-    with RedisServer.start(tmp_path / "redis", persistent=False) as server:
+def test_roles_that_wait_for_redis_end_when_told(hand: Hand, tmp_path: Path) -> None:
+    """Two whose server stopped answering, and one whose server never did."""
+    with (
+        RedisServer.start(tmp_path / "redis", persistent=False) as server,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
         hand.url = server.url
-        roles = [hand.start("worker", "--approach", name, "--name", name) for name in "ef"]
+        start = partial(hand.start, "worker", "--workers", 1)
+        roles = [start("--approach", n, "--name", n, "--prefix", n) for n in "ef"]
+        hand.url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        roles.append(start())
         for name in "ef":
             hand.wait_for(name, '"stage":"start"')
-        server.pause()
-        for role in roles:
-            role.send_signal(signal.SIGTERM)
-        assert [hand.cli.end(role, GRACE_S).returncode for role in roles] == [0, 0]
-
-
-def test_a_role_that_is_told_to_end_before_redis_ever_answered_does(cli: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        worker = cli.start("worker", "--redis", url, "--name", "w")
         with silent.accept()[0]:
-            worker.send_signal(signal.SIGTERM)
-            assert cli.end(worker, GRACE_S).returncode == 0
+            server.pause()
+            for role in roles:
+                role.send_signal(signal.SIGTERM)
+            assert [hand.cli.end(role, GRACE_S).returncode for role in roles] == [0, 0, 0]
 
 
 UNUSABLE: dict[str, tuple[int, str, Callable[[RedisServer], list[str]]]] = {

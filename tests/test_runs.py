@@ -133,7 +133,7 @@ def test_pixels_may_travel_through_a_redis_that_somebody_else_runs(
 ) -> None:
     client.set("not ours", "stays")
     monkeypatch.setenv("REDIS_URL", shared_server.url)
-    report = perform(letter, two_images, tmp_path, payload="redis")
+    report = perform(letter, two_images, tmp_path, payload="redis", workers=1, instances=1)
     assert report.ok
     assert_outputs_are_whole(report, tmp_path / "out", expected)
     assert client.keys("*") == ["not ours"]
@@ -158,7 +158,7 @@ BAD = {
     "folder.png": "cannot be read as an image",
     "text.tif": "cannot be read as an image",
     "truncated.png": "cannot be read as an image",
-    "wrong.png": "holds JPEG data though its name says PNG. Rename it to wrong.jpeg",
+    "wrong.png": "holds JPEG data though its name says PNG. Rename it to wrong.jpg",
 }
 
 
@@ -182,7 +182,7 @@ def mixed_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bad_images_are_told_and_the_good_ones_are_saved(
     letter: str, mixed_images: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
-    report = perform(letter, mixed_images, tmp_path)
+    report = perform(letter, mixed_images, tmp_path, workers=1, instances=1)
     assert not report.ok
     assert report.images == len(expected) + len(BAD)
     assert_outputs_are_whole(report, tmp_path / "out", expected)

@@ -418,6 +418,16 @@ def test_the_roles_of_e_blur_all_images(site: Site) -> None:
     assert_all_blurred(site)
 
 
+def test_a_worker_of_e_that_is_told_to_stop_hands_over_the_tile_in_hand(site: Site) -> None:
+    lists, slow = site.lists(), [Fault("slow", "grain.png", 0)]
+    for _ in range(2):
+        lists.put("tasks", encode(task()))
+    with site.working(lambda stop: service.work_list(site.run, site.lists(), stop, slow)):
+        wait_until(lambda: site.of("wait"))
+    stopped = ListQueue(site.connect(site.url))
+    assert (stopped.length("tasks"), stopped.length("results")) == (1, 1)
+
+
 def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> None:
     lists = [site.lists() for _ in range(4)]
     run = site.run

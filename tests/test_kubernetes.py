@@ -1,0 +1,388 @@
+"""Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kubectl_stub import Answer, Object, objects, stub_kubectl
+from PIL import Image
+from small_cluster import ROLE, WHERE, SmallCluster
+from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
+
+import studyguide
+from studyguide import kubernetes
+from studyguide.approaches import APPROACHES
+from studyguide.cluster import Cluster, KillWorker
+from studyguide.errors import StudyguideError, ToolError, UsageError
+from studyguide.kubernetes import KubernetesCluster, find_manifests
+from studyguide.redis_server import RedisServer
+from studyguide.report import RunReport
+from studyguide.settings import from_options
+from studyguide.timeline import Event, Recorder
+
+REAL_KUBECTL = shutil.which("kubectl")
+pytestmark = [
+    pytest.mark.usefixtures("compiled"),
+    pytest.mark.skipif(not REAL_KUBECTL, reason="kubectl, which renders k8s/, is not installed"),
+]
+
+HASTY = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
+SLOW = [f"slow:grain.png:{tile}" for tile in range(4, 10)]
+TLS = "Unable to connect to the server: net/http: TLS handshake timeout"
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path,
+    shared_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[SmallCluster]:
+    """Kubectl's current context is a small cluster, which is empty and which we look at often."""
+    assert REAL_KUBECTL
+    monkeypatch.setattr(kubernetes, "POLL_S", 0.1)
+    with (
+        SmallCluster(tmp_path / "cluster", shared_server.url, REAL_KUBECTL) as cluster,
+        stub_kubectl(cluster, tmp_path, monkeypatch),
+    ):
+        yield cluster
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.fixture(scope="module")
+def expected(two_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What approach a makes of the same images."""
+    output = tmp_path_factory.mktemp("a")
+    return studyguide.run("a", images=two_images, output=output, **SMALL).pixels()
+
+
+def perform(letter: str, images: Path, folder: Path, **options: Any) -> RunReport:
+    places = {"images": images, "output": folder / "out"}
+    return studyguide.run(letter, backend="kubernetes", **{**HASTY, **places, **options})
+
+
+def saved_by(letter: str, folder: Path) -> list[str]:
+    output = folder / "out" / APPROACHES[letter].stem
+    return sorted(path.name for path in output.iterdir())
+
+
+# good runs
+
+
+@pytest.mark.parametrize("letter", "defg")
+def test_a_run_on_pods_saves_the_same_pixels_and_leaves_nothing_behind(
+    letter: str,
+    two_images: Path,
+    tmp_path: Path,
+    cluster: SmallCluster,
+    expected: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = perform(letter, two_images, tmp_path)
+    assert report.ok
+    assert report.backend == "kubernetes"
+    assert report.pixels() == expected
+    assert saved_by(letter, tmp_path) == sorted(TILES)
+    assert temporary_files(tmp_path) == []
+    tiles = 0 if letter == "d" else sum(TILES.values())
+    assert (report.tiles, report.lost_tiles, report.redelivered) == (tiles, 0, 0)
+    assert report.timeline.of("death") == []
+    assert cluster.is_empty
+    assert processes_with(str(cluster.folder)) == []
+    assert capsys.readouterr().err == "context small, namespace studyguide\n"
+    assert_only_what_was_shown_is_touched(cluster)
+
+
+def assert_only_what_was_shown_is_touched(cluster: SmallCluster) -> None:
+    calls = [call for call in cluster.calls if call[0] not in ("config", "kustomize")]
+    assert len(calls) > 10
+    assert [call for call in calls if call[:4] != WHERE] == []
+
+
+def test_context_and_namespace_are_shown_before_the_cluster_is_asked_for_anything(
+    two_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown: list[str] = []
+
+    def answer(arguments: list[str], stdin: bytes) -> Answer:
+        if arguments == ["config", "current-context"]:
+            return Answer(stdout=b"work\n")
+        shown.append(capsys.readouterr().err)
+        return Answer(1, stderr=b"Error from server (Forbidden): no\n")
+
+    with (
+        stub_kubectl(answer, tmp_path, monkeypatch),
+        pytest.raises(ToolError, match="Ask for the right"),
+    ):
+        perform("d", two_images, tmp_path)
+    assert shown == ["context work, namespace studyguide\n"]
+
+
+def test_a_deployment_is_kept_if_wanted_and_makes_way_for_the_next(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    perform("d", two_images, tmp_path, keep=True)
+    assert len(cluster.names("sequential")) == 1
+    left = cluster.folder / "data" / "output" / "d_distributed_sequential" / "left.png"
+    shutil.copy(two_images / "cloud.png", left)
+    assert perform("d", two_images, tmp_path).pixels() == expected
+    assert "left.png" not in saved_by("d", tmp_path)
+    assert cluster.is_empty
+
+
+# a worker dies
+
+
+def test_f_loses_no_tile_when_a_worker_is_killed(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    pods: set[str] = set()
+    chaos = [KillWorker(after=6), lambda _: pods.update(cluster.names("worker"))]
+    report = perform("f", two_images, tmp_path, chaos=chaos, faults=SLOW)
+    assert report.ok
+    assert report.pixels() == expected
+    assert (report.lost_tiles, report.redelivered >= 1) == (0, True)
+    (death,) = report.timeline.of("death")
+    (reclaim, *_) = report.timeline.of("reclaim")
+    assert reclaim.detail["from_worker"].startswith(death.process)
+    assert len(pods - {death.process}) == 2  # one stayed, one took the place of the dead
+
+
+def test_e_tells_what_was_lost_when_a_worker_is_killed(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    report = perform("e", two_images, tmp_path, chaos=[KillWorker(after=6)], faults=SLOW[:4])
+    assert not report.ok
+    assert report.lost_tiles >= 1
+    assert report.pixels() == {"cloud.png": expected["cloud.png"]}
+    (failed,) = report.failed_images
+    assert failed["image"] == "grain.png"
+    assert "of 12 tiles were lost" in failed["error"]
+    assert len(report.timeline.of("death")) == 1
+    assert cluster.is_empty
+
+
+def test_a_pod_that_is_told_to_end_has_not_died(pods: KubernetesCluster) -> None:
+    events: list[Event] = []
+    pods.recorder.sink = events.append
+    before, after = objects("running", "pods"), objects("scale", "pods")
+    for pod in [*before, *after]:
+        pod["metadata"]["labels"][ROLE] = "worker"
+    goes = [pod for pod in after if "deletionTimestamp" in pod["metadata"]]
+    stays = [pod for pod in after if pod not in goes]
+    dies = [pod for pod in before if pod["metadata"]["name"].startswith("redis")]
+    for things in ([*stays, *dies, *_undeleted(goes)], [*stays, *dies, *goes], stays):
+        pods._see_deaths(things)
+    assert [event.process for event in events] == [dies[0]["metadata"]["name"]]
+
+
+def _undeleted(pods: list[Object]) -> list[Object]:
+    return [
+        {**pod, "metadata": {"name": pod["metadata"]["name"], "labels": {ROLE: "worker"}}}
+        for pod in pods
+    ]
+
+
+def test_a_pod_whose_container_has_restarted_has_died(pods: KubernetesCluster) -> None:
+    events: list[Event] = []
+    pods.recorder.sink = events.append
+    (before,) = [pod for pod in objects("running", "pods") if "redis" in pod["metadata"]["name"]]
+    (after,) = objects("redis restarts", "pods")
+    for pod in (before, before, after, after):
+        pod["metadata"]["labels"][ROLE] = "worker"
+        pods._see_deaths([pod])
+    assert [event.process for event in events] == [before["metadata"]["name"]]
+
+
+# what goes wrong
+
+
+def shown(pod: str) -> list[Object]:
+    """A pod as a real cluster showed it."""
+    pods = objects("trouble after 60 s", "pods")
+    return [item for item in pods if item["metadata"]["name"] == pod]
+
+
+@pytest.mark.parametrize(
+    ("pod", "message"),
+    [
+        ("crash-loop", "crashes again and again, the last time with exit code 3. Mend what"),
+        ("image-missing", "not found. Build and load the image: make -C k8s image load."),
+        ("unschedulable", "Too few free cores or too little memory: use fewer workers or a larger"),
+    ],
+)
+def test_what_keeps_a_pod_from_its_work_is_told_with_its_remedy(
+    pod: str,
+    message: str,
+    two_images: Path,
+    tmp_path: Path,
+    cluster: SmallCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    cluster.extra = shown(pod)
+    with pytest.raises(StudyguideError) as caught:
+        perform("d", two_images, tmp_path)
+    assert str(caught.value).startswith(f"pod/{pod}: ")
+    assert message in str(caught.value)
+    assert cluster.is_empty
+
+
+def test_trouble_in_the_middle_of_a_run_ends_it(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    def fill_the_memory(running: Cluster) -> None:
+        cluster.extra = shown("oom")
+
+    with pytest.raises(StudyguideError, match="pod/oom: was killed for using more memory"):
+        perform("d", two_images, tmp_path, chaos=[fill_the_memory])
+    assert cluster.is_empty
+
+
+def test_trouble_that_passes_and_calls_that_fail_now_and_then_are_borne(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    def disturb(running: Cluster) -> None:
+        cluster.refusals = [] if cluster.extra else [TLS, TLS]
+        cluster.extra = [] if cluster.extra else shown("unschedulable")
+
+    assert perform("d", two_images, tmp_path, chaos=[disturb]).pixels() == expected
+    assert cluster.refusals == []
+
+
+def test_a_cluster_that_goes_away_in_the_middle_of_a_run_is_told(
+    two_images: Path,
+    tmp_path: Path,
+    cluster: SmallCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(running: Cluster) -> None:
+        monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+        cluster.refusals = [TLS] * 1000
+
+    with pytest.raises(ToolError, match=r"TLS handshake timeout\. Start the cluster"):
+        perform("d", two_images, tmp_path, chaos=[leave])
+
+
+def test_a_job_that_fails_is_told_with_the_end_of_its_log(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    cluster.program = ["sh", "-c", "echo unrecognized arguments: --new >&2; exit 2", "studyguide"]
+    with pytest.raises(StudyguideError, match=r"(?s)job/sequential: .*arguments: --new.*Mend"):
+        perform("d", two_images, tmp_path)
+    assert cluster.is_empty
+
+
+def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
+    two_images: Path,
+    tmp_path: Path,
+    cluster: SmallCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    (pod,) = shown("crash-loop")
+
+    def crash(running: Cluster) -> None:
+        pod["metadata"]["name"] = cluster.names("sequential")[0]
+        cluster.extra = [pod]
+
+    cluster.program = ["sh", "-c", "echo cannot reach redis >&2; exec sleep 60", "studyguide"]
+    said = r"(?s)pod/sequential-\w+: crashes again and again.*cannot reach redis.*Mend what its log"
+    with pytest.raises(StudyguideError, match=said):
+        perform("d", two_images, tmp_path, chaos=[crash])
+
+
+def test_outputs_that_arrive_damaged_are_an_error(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    cluster.spoil = lambda archive: archive[: len(archive) // 3]
+    with pytest.raises(ToolError, match=r"unexpected end of data.*Run it again"):
+        perform("d", two_images, tmp_path)
+    assert saved_by("d", tmp_path) == []
+    assert cluster.is_empty
+
+
+def test_an_image_that_is_not_what_its_pod_saved_is_an_error(
+    pods: KubernetesCluster, two_images: Path, cluster: SmallCluster
+) -> None:
+    pods.kubectl.apply(pods._objects)
+    there = cluster.folder / "data" / "output" / "e_distributed_queue"
+    shutil.copytree(two_images, there)
+    detail = {"path": "/data/output/grain.png", "pixels_sha256": "0" * 64}
+    pods.note(Event("save", 0, 1, "assembler-1", "main", "grain.png", detail=detail))
+    with pytest.raises(StudyguideError, match=r"grain\.png has not the pixels that assem"):
+        pods._fetch_outputs()
+
+
+def test_bad_images_are_told_under_their_own_names_and_the_others_are_saved(
+    tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    folder = make_images(tmp_path / "images")
+    (folder / "empty.png").touch()
+    (folder / "folder.png").mkdir()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    Image.fromarray(noise()).save(folder / "cloud.webp", lossless=True)
+    report = perform("d", folder, tmp_path)
+    assert report.pixels() == expected
+    errors = {item["image"]: item["error"] for item in report.failed_images}
+    assert sorted(errors) == ["cloud.webp", "empty.png", "folder.png", "gone.png"]
+    assert f"{folder}/empty.png is empty" in errors["empty.png"]
+    assert f"{folder}/folder.png cannot be read (Is a directory)" in errors["folder.png"]
+    assert f"{folder}/gone.png cannot be read (No such file" in errors["gone.png"]
+
+
+# pieces
+
+
+@pytest.fixture
+def pods(tmp_path: Path, cluster: SmallCluster) -> KubernetesCluster:
+    places = {"images": tmp_path, "output": tmp_path / "e_distributed_queue"}
+    settings = from_options({**HASTY, **places})
+    return KubernetesCluster(settings, "e", tmp_path, Recorder(lambda event: None))
+
+
+def test_a_role_that_the_manifests_lack_is_told(pods: KubernetesCluster) -> None:
+    with pytest.raises(UsageError, match="Nothing in k8s/e has the label studyguide/role: nobody"):
+        pods.start("nobody")
+
+
+def test_an_error_of_a_pod_names_the_image_as_people_know_it(
+    pods: KubernetesCluster, tmp_path: Path
+) -> None:
+    event = Event("failed", 0, 0, "pod", "main", "x.png", detail={"error": "/data/input/x.png is"})
+    pods.note(event)
+    assert event.detail["error"] == f"{tmp_path}/x.png is"
+
+
+def test_settings_of_the_run_come_last_so_that_they_count(pods: KubernetesCluster) -> None:
+    pods.start("worker", 3, "--workers", "1")
+    (worker,) = [thing for thing in pods._objects if thing["metadata"]["name"] == "worker"]
+    assert worker["spec"]["replicas"] == 3
+    arguments = worker["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[0] == "worker"
+    assert arguments[-2:] == ["--workers", "1"]
+    given = arguments[arguments.index("--payload=redis") + 1 :]  # what the manifest says ends so
+    assert {"--kernel-size=5", "--payload=redis", "--visibility=0.5"} <= set(given)
+    assert {"--output=/data/output/e_distributed_queue", "--images=/data/input"} <= set(given)
+
+
+def test_manifests_are_found_from_any_folder_of_the_course(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = find_manifests()
+    monkeypatch.setattr(kubernetes, "__file__", "/nowhere/kubernetes.py")
+    monkeypatch.chdir(manifests.parent / "notebooks")
+    assert find_manifests() == manifests
+
+
+def test_manifests_that_are_nowhere_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "__file__", "/nowhere/kubernetes.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"No folder k8s is to be found\. Start in the course's"):
+        find_manifests()

@@ -1,0 +1,379 @@
+"""Every kustomization of k8s/ as kubectl renders it: valid, locked down, complete, affordable."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from kubernetes_validate import utils as schemas
+from pods import K8S, Object, expand, render, require
+
+from studyguide import __version__
+from studyguide.__main__ import _parser
+from studyguide.approaches import APPROACHES
+from studyguide.settings import Settings, describe
+
+APPROACH = ["d", "e", "f", "g"]
+OVERLAYS = [*APPROACH, "g-all", "g-autoscaled", *(f"on-host/{letter}" for letter in APPROACH)]
+NEWEST = sorted({schemas.major_minor(v) for v in schemas.all_versions()}, key=schemas.Version)[-3:]
+CPU, MEMORY = 1.5, 3 * 2**30  # cores and bytes that a whole lesson may ask for
+PROBED = ["f", "g", "g-all"]
+
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kubectl() -> None:
+    require("kubectl")
+
+
+rendered = cache(render)
+
+
+def named(overlay: str, kind: str) -> dict[str, Object]:
+    return {
+        thing["metadata"]["name"]: thing for thing in rendered(overlay) if thing["kind"] == kind
+    }
+
+
+def workloads(overlay: str) -> list[Object]:
+    return [*named(overlay, "Deployment").values(), *named(overlay, "Job").values()]
+
+
+def pod_specs(overlay: str) -> list[Object]:
+    return [thing["spec"]["template"]["spec"] for thing in workloads(overlay)]
+
+
+def containers(spec: Object) -> list[Object]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def role_of(thing: Object) -> str:
+    return thing["spec"]["template"]["metadata"]["labels"].get("studyguide/role", "")
+
+
+@every_overlay
+@pytest.mark.parametrize("version", NEWEST)
+def test_every_object_is_valid_in_the_newest_versions_of_kubernetes(
+    overlay: str, version: str
+) -> None:
+    for thing in rendered(overlay):
+        schemas.validate(thing, version, strict=True)
+
+
+def test_a_field_that_kubernetes_does_not_know_is_noticed() -> None:
+    (redis,) = (
+        thing for thing in render("e") if thing["kind"] == "Service" and "redis" in str(thing)
+    )
+    redis["spec"]["prots"] = []
+    with pytest.raises(schemas.ValidationError, match="prots"):
+        schemas.validate(redis, NEWEST[-1], strict=True)
+
+
+@every_overlay
+def test_everything_is_in_a_namespace_that_enforces_the_restricted_standard(overlay: str) -> None:
+    (name, namespace), *others = named(overlay, "Namespace").items()
+    assert not others
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for thing in rendered(overlay):
+        if thing["kind"] not in ("Namespace", "PersistentVolume"):
+            assert thing["metadata"]["namespace"] == name
+
+
+@every_overlay
+def test_pods_meet_the_restricted_standard_and_get_no_token(overlay: str) -> None:
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim"}
+    for spec in pod_specs(overlay):
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert {key for volume in spec["volumes"] for key in volume} - {"name"} <= allowed
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@every_overlay
+def test_all_pods_use_the_one_image_of_this_version(overlay: str) -> None:
+    for spec in pod_specs(overlay):
+        for container in containers(spec):
+            assert container["image"] == f"studyguide:{__version__}"
+            assert container.get("imagePullPolicy", "IfNotPresent") == "IfNotPresent"
+
+
+def test_the_makefile_builds_the_image_that_the_manifests_name() -> None:
+    assert (
+        f"IMAGE := docker.io/library/studyguide:{__version__}\n" in (K8S / "Makefile").read_text()
+    )
+
+
+# --- resources -----------------------------------------------------------------------------------
+
+
+def amount(text: str) -> float:
+    """Read a quantity: cores, or bytes."""
+    number, unit = re.fullmatch(r"([\d.]+)(m|Mi|Gi|)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"m": 1e-3, "Mi": 2**20, "Gi": 2**30, "": 1}[unit]
+
+
+def request(spec: Object, what: str) -> float:
+    """What a pod asks for: its containers and sidecars, or an init container if that is more."""
+    sidecars, most = 0.0, 0.0
+    for container in spec.get("initContainers", []):
+        own = amount(container["resources"]["requests"][what])
+        most = max(most, sidecars + own)
+        sidecars += own if container.get("restartPolicy") == "Always" else 0.0
+    mains = sum(amount(item["resources"]["requests"][what]) for item in spec["containers"])
+    return max(most, sidecars + mains)
+
+
+def total(overlay: str, what: str, workers: int | None = None) -> float:
+    scaled = named(overlay, "HorizontalPodAutoscaler")
+    whole = 0.0
+    for thing in workloads(overlay):
+        copies = thing["spec"].get("replicas", 1)
+        if thing["metadata"]["name"] == "worker":
+            copies = scaled["worker"]["spec"]["maxReplicas"] if scaled else workers or copies
+        whole += copies * request(thing["spec"]["template"]["spec"], what)
+    return whole
+
+
+@every_overlay
+def test_every_container_has_requests_and_limits(overlay: str) -> None:
+    for spec in pod_specs(overlay):
+        for container in containers(spec):
+            asked, most = (container["resources"][key] for key in ("requests", "limits"))
+            for what in ("cpu", "memory"):
+                assert 0 < amount(asked[what]) <= amount(most[what])
+
+
+@every_overlay
+@pytest.mark.parametrize("workers", [None, 8])
+def test_a_whole_lesson_fits_a_small_node_also_when_scaled(
+    overlay: str, workers: int | None
+) -> None:
+    assert total(overlay, "cpu", workers) <= CPU
+    assert total(overlay, "memory", workers) <= MEMORY
+
+
+# --- references ----------------------------------------------------------------------------------
+
+
+def covers(selector: dict[str, str], thing: Object) -> bool:
+    return selector.items() <= thing["spec"]["template"]["metadata"]["labels"].items()
+
+
+@every_overlay
+def test_selectors_match_the_pods_that_they_mean(overlay: str) -> None:
+    for deployment in named(overlay, "Deployment").values():
+        assert covers(deployment["spec"]["selector"]["matchLabels"], deployment)
+    for name, service in named(overlay, "Service").items():
+        (target,) = (w for w in workloads(overlay) if covers(service["spec"]["selector"], w))
+        assert target["metadata"]["name"] == name
+        ports = target["spec"]["template"]["spec"]["containers"][0]["ports"]
+        assert service["spec"]["ports"][0]["targetPort"] in [port["name"] for port in ports]
+    for budget in named(overlay, "PodDisruptionBudget").values():
+        assert any(covers(budget["spec"]["selector"]["matchLabels"], w) for w in workloads(overlay))
+    for scaler in named(overlay, "HorizontalPodAutoscaler").values():
+        target = named(overlay, "Deployment")[scaler["spec"]["scaleTargetRef"]["name"]]
+        assert "replicas" not in target["spec"]
+
+
+@every_overlay
+def test_only_our_roles_reach_redis_and_files(overlay: str) -> None:
+    policies = [policy["spec"] for policy in named(overlay, "NetworkPolicy").values()]
+    closed = [policy for policy in policies if policy["podSelector"] == {}]
+    assert [policy.get("ingress") for policy in closed] == [None]
+    opened = {
+        policy["podSelector"]["matchLabels"]["app"] for policy in policies if policy not in closed
+    }
+    assert opened == set(named(overlay, "Service"))
+    for policy in policies:
+        for rule in policy.get("ingress", []):
+            (peer,) = rule["from"]
+            (wanted,) = peer["podSelector"]["matchExpressions"]
+            assert (wanted["key"], wanted["operator"]) == ("studyguide/role", "Exists")
+
+
+@every_overlay
+def test_every_mounted_volume_and_its_source_exist(overlay: str) -> None:
+    for spec in pod_specs(overlay):
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for container in containers(spec):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
+        for volume in volumes.values():
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in named(overlay, "ConfigMap")
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert claim in named(overlay, "PersistentVolumeClaim")
+
+
+def environment(overlay: str, container: Object) -> dict[str, str]:
+    """The variables of a container, each from a source that exists; in their order."""
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= named(overlay, "ConfigMap")[source["configMapRef"]["name"]]["data"]
+    for item in container.get("env", []):
+        origin = item.get("valueFrom", {})
+        if "secretKeyRef" in origin:
+            ref = origin["secretKeyRef"]
+            found[item["name"]] = named(overlay, "Secret")[ref["name"]]["data"][ref["key"]]
+        elif "fieldRef" in origin:
+            found[item["name"]] = origin["fieldRef"]["fieldPath"]
+        else:
+            found[item["name"]] = expand(item["value"], found)
+    return found
+
+
+def arguments(overlay: str, container: Object) -> list[str]:
+    variables = environment(overlay, container)
+    return [expand(part, variables) for part in container.get("args", [])]
+
+
+def roles(overlay: str) -> Iterator[tuple[Object, Object]]:
+    """(workload, its role's container) of each role."""
+    for thing in workloads(overlay):
+        if role_of(thing):
+            yield thing, thing["spec"]["template"]["spec"]["containers"][0]
+
+
+@every_overlay
+def test_every_role_is_started_with_options_that_it_knows(overlay: str) -> None:
+    for thing, container in roles(overlay):
+        given = arguments(overlay, container)
+        assert not [part for part in given if "$(" in part]
+        parsed = _parser().parse_args(given)
+        assert parsed.role == ("all" if overlay == "g-all" else role_of(thing))
+        assert parsed.approach == overlay.rpartition("/")[2][0]
+        assert "$(" not in environment(overlay, container).get("REDIS_URL", "")
+
+
+@every_overlay
+def test_settings_are_the_librarys_own_unless_changed(overlay: str) -> None:
+    usual = {
+        name.upper().removesuffix("_S"): str(value) for name, value in describe(Settings()).items()
+    }
+    (settings,) = (m["data"] for n, m in named(overlay, "ConfigMap").items() if "settings" in n)
+    own = ("APPROACH", "STEM", "THREADS")
+    given = {key: value for key, value in settings.items() if key not in own}
+    assert {key: float(value) if value[0].isdigit() else value for key, value in given.items()} == {
+        key: float(usual[key]) if usual[key][0].isdigit() else usual[key] for key in given
+    }
+    assert settings["STEM"] == APPROACHES[overlay.rpartition("/")[2][0]].stem
+
+
+@pytest.mark.parametrize("overlay", [*APPROACH, "g-all"])
+def test_a_job_is_one_run_whichever_of_its_pods_does_it(overlay: str) -> None:
+    for job in named(overlay, "Job").values():
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        uid = "metadata.labels['batch.kubernetes.io/controller-uid']"
+        if overlay != "d":
+            assert environment(overlay, container)["RUN"] == uid
+            assert "--run=$(RUN)" in container["args"]
+
+
+# --- what sets the approaches apart --------------------------------------------------------------
+
+
+def test_each_approach_has_its_workloads() -> None:
+    assert {overlay: sorted(f"{w['kind']} {w['metadata']['name']}" for w in workloads(overlay))
+            for overlay in ("d", "e", "g-all")} == {
+        "d": ["Deployment files", "Job sequential"],
+        "e": ["Deployment assembler", "Deployment files", "Deployment redis", "Deployment worker",
+              "Job coordinator"],
+        "g-all": ["Deployment files", "Deployment redis", "Job coordinator"],
+    }  # fmt: skip
+    assert named("e", "Deployment")["worker"]["spec"]["replicas"] == 4
+    for overlay in ("f", "g", "g-autoscaled"):
+        assert {w["metadata"]["name"] for w in workloads(overlay)} == {
+            w["metadata"]["name"] for w in workloads("e")
+        }
+
+
+@pytest.mark.parametrize("overlay", PROBED)
+def test_roles_of_f_and_g_have_probes_and_time_to_drain(overlay: str) -> None:
+    for thing, container in roles(overlay):
+        assert "/data/run/alive/$POD_NAME" in str(container["livenessProbe"])
+        assert thing["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 20
+        if thing["kind"] == "Deployment":
+            assert container["readinessProbe"]["exec"]["command"] == ["ping-redis", "redis"]
+        else:
+            assert thing["spec"]["backoffLimit"] > 0
+            assert thing["spec"]["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
+
+
+def redis_config(overlay: str) -> str:
+    (data,) = (m["data"] for n, m in named(overlay, "ConfigMap").items() if "redis" in n)
+    return str(data["redis.conf"])
+
+
+def test_redis_forgets_in_e_and_remembers_in_f_and_g() -> None:
+    assert "appendonly no" in redis_config("e")
+    assert list(named("e", "PersistentVolumeClaim")) == ["images"]
+    for overlay in PROBED:
+        assert "appendonly yes" in redis_config(overlay)
+        assert "redis" in named(overlay, "PersistentVolumeClaim")
+
+
+def test_the_password_of_f_and_g_is_nowhere_but_in_a_secret() -> None:
+    assert not named("e", "Secret")
+    for overlay in PROBED:
+        (secret,) = named(overlay, "Secret").values()
+        (password,) = secret["data"].values()
+        others = [thing for thing in rendered(overlay) if thing["kind"] != "Secret"]
+        assert password not in str(others)
+        for container in (c for spec in pod_specs(overlay) for c in containers(spec)):
+            assert "REDIS_PASSWORD" not in str(container.get("args", []))
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", "-C", str(K8S), *arguments], capture_output=True, text=True)
+
+
+def test_make_help_lists_a_counterpart_of_each_of_the_predecessors_tasks() -> None:
+    listed = set(re.findall(r"make -C k8s (\S+) ", make("help").stdout))
+    assert listed >= {
+        "image", "load", "deploy", "run", "status", "logs", "logs-coordinator", "logs-workers",
+        "logs-assembler", "scale", "chaos-test", "fetch", "clean",
+    }  # fmt: skip
+
+
+def test_make_says_which_cluster_it_means_or_that_there_is_none() -> None:
+    lost = make("status", "CONTEXT=")
+    assert lost.returncode == 2
+    assert "kubectl has no context" in lost.stderr
+    shown = make("--dry-run", "deploy", "A=f", "CONTEXT=somewhere")
+    calls = [line for line in shown.stdout.splitlines() if line.startswith("kubectl")]
+    assert calls
+    assert all("--context somewhere --namespace studyguide" in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("context", "command"),
+    [
+        ("minikube", "minikube --profile minikube image load"),
+        ("kind-mine", "kind load image-archive --name mine"),
+        ("k3d-mine", "k3d image import --cluster mine"),
+        ("local", "ctr --namespace k8s.io images import -"),
+    ],
+)
+def test_make_load_finds_out_what_kind_of_cluster_it_is(context: str, command: str) -> None:
+    assert command in make("--dry-run", "load", f"CONTEXT={context}", "ENGINE=podman").stdout
+
+
+def test_nothing_in_k8s_is_left_out_of_the_kustomizations() -> None:
+    known = {path.parent for path in K8S.rglob("kustomization.yaml")}
+    shared = {K8S / name for name in ("base", "redis", "roles")} | set(
+        (K8S / "components").iterdir()
+    )
+    assert known == shared | {K8S / overlay for overlay in OVERLAYS}

@@ -1,0 +1,138 @@
+"""The folder that pods share, with real processes on the loopback interface."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import wait_until
+
+SHARE = Path(__file__).parents[1] / "k8s" / "share.py"
+NAME = "name with ä and %41.png"
+
+
+class Pods:
+    """Processes of share.py, each with a /data of its own as if in a pod of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.host = f"127.0.0.1:{free.getsockname()[1]}"
+        (folder / "samples").mkdir()
+        (folder / "samples" / NAME).write_bytes(b"sample")
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def data(self, pod: str) -> Path:
+        folder = self.folder / pod
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def start(self, pod: str, *arguments: str) -> subprocess.Popen[bytes]:
+        env = {
+            **os.environ,
+            "SHARE_DATA": str(self.data(pod)),
+            "SHARE_CLAIM": str(self.folder / "claim"),
+            "SHARE_SAMPLES": str(self.folder / "samples"),
+            "SHARE_HOST": self.host,
+        }
+        process = subprocess.Popen([sys.executable, str(SHARE), *arguments], env=env)
+        self._running.append(process)
+        return process
+
+    def keep(self) -> Path:
+        self.start("files", "keep")
+        wait_until(self.answers)
+        return self.data("files")
+
+    def answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"http://{self.host}/").status == 200
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[Pods]:
+    pods = Pods(tmp_path)
+    yield pods
+    pods.end()
+
+
+def test_a_pod_fetches_images_also_if_it_is_there_before_files(pods: Pods) -> None:
+    pulling = pods.start("role", "pull", "input")
+    pods.keep()
+    assert pulling.wait(60) == 0
+    assert (pods.data("role") / "input" / NAME).read_bytes() == b"sample"
+
+
+def test_files_lie_on_the_claim_if_there_is_one_and_samples_do_not_replace_images(
+    pods: Pods,
+) -> None:
+    images = pods.folder / "claim" / "input"
+    images.mkdir(parents=True)
+    (images / "own.png").write_bytes(b"own")
+    kept = pods.keep()
+    assert [path.name for path in (kept / "input").iterdir()] == ["own.png"]
+    assert (kept / "output").resolve() == pods.folder / "claim" / "output"
+
+
+def test_what_a_role_writes_arrives_while_it_runs_and_grows_with_it(pods: Pods) -> None:
+    kept = pods.keep() / "run" / "events" / "w.jsonl"
+    written = pods.data("role") / "run" / "events" / "w.jsonl"
+    written.parent.mkdir(parents=True)
+    written.write_text("one\n")
+    pods.start("role", "push", "run/events", "output")
+    wait_until(lambda: kept.exists() and kept.read_text() == "one\n")
+    with written.open("a") as file:
+        file.write("two\n")
+    wait_until(lambda: kept.read_text() == "one\ntwo\n")
+
+
+def test_the_last_that_a_role_wrote_arrives_when_its_pod_ends(pods: Pods) -> None:
+    kept, output = pods.keep() / "output" / "e", pods.data("role") / "output" / "e"
+    output.mkdir(parents=True)
+    pushing = pods.start("role", "push", "run/events", "output")
+    (output / "first.png").write_bytes(b"whole")
+    wait_until((kept / "first.png").exists)
+    (output / f".{NAME}.1-2.tmp").write_bytes(b"half")
+    (output / NAME).write_bytes(b"whole")
+    pushing.send_signal(signal.SIGTERM)
+    assert pushing.wait(60) == 0
+    assert sorted(path.name for path in kept.iterdir()) == ["first.png", NAME]
+
+
+def test_an_image_arrives_before_the_event_that_tells_of_it(pods: Pods) -> None:
+    kept, data = pods.keep(), pods.data("role")
+    (data / "run" / "events").mkdir(parents=True)
+    pods.start("role", "push", "run/events", "output")
+    for n in range(40):
+        (data / "output").mkdir(exist_ok=True)
+        (data / "output" / f"{n}.png").write_bytes(bytes(100_000))
+        with (data / "run" / "events" / "a.jsonl").open("a") as file:
+            file.write(f"{n}\n")
+        told = kept / "run" / "events" / "a.jsonl"
+        for line in told.read_text().splitlines() if told.exists() else []:
+            assert (kept / "output" / f"{line}.png").exists()
+    wait_until(lambda: told.exists() and told.read_text().endswith("39\n"))
+
+
+@pytest.mark.parametrize("name", ["../outside", "run/../../outside", "%2e%2e/outside"])
+def test_names_that_lead_out_of_the_folder_are_refused(pods: Pods, name: str) -> None:
+    pods.keep()
+    request = urllib.request.Request(f"http://{pods.host}/{name}", b"x", method="PUT")
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(request)
+    refusal.value.close()
+    assert refusal.value.code == 500
+    assert not (pods.folder / "outside").exists()
