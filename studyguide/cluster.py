@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from studyguide import images
 from studyguide.errors import ToolError, UsageError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
@@ -185,6 +186,7 @@ class LocalCluster(Cluster):
         now = time.monotonic()
         if process.due == 0.0:
             self.record_death(process.name, exit_code=code)
+            images.sweep(self.settings.output, process.child.pid)
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
                 silence = f"nothing, as it is where the disk of {self.folder} is full"
                 raise ToolError([process.name], code, process.child.tail() or silence)

@@ -204,6 +204,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def sweep(folder: Path, pid: int) -> None:
+    """Remove what a process that was killed was just writing into a folder with `atomic`."""
+    for path in folder.glob(f".*.{pid}-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def check_writable(folder: Path, option: str = "--output") -> None:
     """Find out before the work starts whether files can be saved; `option` names another folder.
 

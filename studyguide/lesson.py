@@ -50,7 +50,9 @@ class Lesson:
     def __init__(self, letter: str, only: Sequence[str] = (), **options: Any) -> None:
         self.approach = APPROACHES[letter]
         self.images = find_images()
-        self.folder = Path(tempfile.mkdtemp(prefix="studyguide-lesson-"))
+        # Removed at the end of the session at the latest, if the last cell is never run.
+        self._workshop = tempfile.TemporaryDirectory(prefix="studyguide-lesson-")
+        self.folder = Path(self._workshop.name)
         if only:
             self.images = copy_images(self.images, only, self.folder / "images")
         self.options = options
@@ -98,7 +100,7 @@ class Lesson:
 
     def close(self) -> str:
         """Remove what the lesson made and say what is left: no thread, no process, no file."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._workshop.cleanup()
         assert not self.folder.exists(), f"files are left in {self.folder}"
         threads = [t.name for t in threading.enumerate() if t not in self._threads and not t.daemon]
         assert not threads, f"threads still run: {threads}"

@@ -12,6 +12,7 @@
 --   P enq:<job>  set      tiles that were put into the stream
 --   P done:<job> set      tiles that are finished: the checkpoint
 --   P res:<job>  hash     tile -> result (digest, or digest and pixels); the truth
+--   P src:<job>  hash     tile -> pixels of its window, where roles share no folder
 --   P dead:<job> hash     tile -> error of its last attempt
 --
 -- Redis may replay a script only in part after a crash (the tail of its append-only file is torn),
@@ -20,6 +21,7 @@
 -- acknowledged but still there would count as work for ever; the reverse is cleared by `reclaim`.
 
 local prefix, command = KEYS[1], ARGV[1]
+local DIGEST = 64 -- hex digits of a sha256, with which every result begins
 local commands = {}
 
 local function key(name, job)
@@ -179,9 +181,17 @@ function commands.withdraw(entry)
   let_go('ready', 'assemblers', entry)
 end
 
--- finish entry job state  -> the image's end is on disk: say so and let go of its announcement
+-- finish entry job state  -> the image's end is on disk: say so, let go of its announcement and
+-- pixels. Digests stay: they tell a second result from the first.
 function commands.finish(entry, job, state)
   redis.call('SET', key('state', job), state)
+  redis.call('DEL', key('src', job))
+  local results = redis.call('HGETALL', key('res', job))
+  for i = 1, #results, 2 do
+    if #results[i + 1] > DIGEST then
+      redis.call('HSET', key('res', job), results[i], string.sub(results[i + 1], 1, DIGEST))
+    end
+  end
   let_go('ready', 'assemblers', entry)
 end
 

@@ -290,6 +290,19 @@ def test_a_process_that_ends_well_too_early_is_started_again_too(cluster: LocalC
     assert process.child.poll() is None
 
 
+def test_what_a_killed_process_was_just_writing_is_removed(cluster: LocalCluster) -> None:
+    output = cluster.settings.output
+    output.mkdir()
+    cluster.start("assembler")
+    process = cluster.processes["assembler-0"]
+    half, whole, others = f".a.png.{process.child.pid}-1.tmp", "a.png", ".b.png.1-1.tmp"
+    for name in (half, whole, others):
+        (output / name).touch()
+    cluster.kill("assembler-0")
+    wait_until(lambda: cluster.step() or process.restarts == 1)
+    assert {path.name for path in output.iterdir()} == {whole, others}
+
+
 def test_a_process_that_dies_again_and_again_is_given_up(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
