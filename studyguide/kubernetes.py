@@ -8,9 +8,10 @@ work is told as soon as the cluster reports it.
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import yaml
 
@@ -22,6 +23,7 @@ from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
 from studyguide.work import Run
 
+T = TypeVar("T")
 INPUT, OUTPUT, EVENTS = "/data/input", "/data/output", "/data/run/events"  # in every pod
 FILES = "deployment/files"  # the pod that keeps these folders for all others
 ROLE = "studyguide/role"  # label of the pods that run a role of ours
@@ -98,7 +100,6 @@ class KubernetesCluster(Cluster):
             if workload["kind"] == "Deployment":
                 workload["spec"]["replicas"] = count
             pod = workload["spec"]["template"]["spec"]
-            pod["shareProcessNamespace"] = True  # so that chaos can kill what runs in it
             container = pod["containers"][0]
             container["args"] = [*container.get("args", []), *self._arguments(), *options]
 
@@ -150,7 +151,7 @@ class KubernetesCluster(Cluster):
             time.sleep(POLL_S)
 
     def _ready_deployments(self) -> set[str]:
-        things = self.kubectl.get(KINDS)
+        things = self._get()
         self._raise_lasting(find_trouble(things))
         return {_name(thing) for thing in things if thing.get("status", {}).get("readyReplicas")}
 
@@ -187,26 +188,33 @@ class KubernetesCluster(Cluster):
         return False
 
     def _observe(self) -> list[Object]:
-        """What there is, and then all events so far: a pod that is gone has written its last.
+        """What there is, and then all events so far: a pod that is gone has written its last."""
+        things = self._get()
+        files = self._patiently(lambda: self.kubectl.read(FILES, EVENTS))
+        for name, body in files.items():
+            (self.folder / "events" / name).write_bytes(body)
+        self.read_events()
+        return things
+
+    def _get(self) -> list[Object]:
+        return self._patiently(lambda: self.kubectl.get(KINDS))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask a busy cluster again when a call fails.
 
         Raises
         ------
         ToolError
-            If the cluster does not answer for longer than a hiccup.
+            If it fails for longer than a hiccup lasts.
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                things = self.kubectl.get(KINDS)
-                for name, body in self.kubectl.read(FILES, EVENTS).items():
-                    (self.folder / "events" / name).write_bytes(body)
+                return ask()
             except ToolError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_S)
-            else:
-                self.read_events()
-                return things
 
     def _see_deaths(self, things: Iterable[Object]) -> None:
         """A pod that is gone or has restarted died; one that was told to end did not."""
@@ -273,7 +281,8 @@ class KubernetesCluster(Cluster):
         ToolError
             If one is not as its pod saved it.
         """
-        for name, body in self.kubectl.fetch(FILES, self._output).items():
+        files = self._patiently(lambda: self.kubectl.fetch(FILES, self._output))
+        for name, body in files.items():
             with images.atomic(self.settings.output / name) as file:
                 file.write(body)
         for event in self._saved:

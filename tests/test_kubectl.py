@@ -1,7 +1,6 @@
 """kubectl's failures as people are told them, and what its answers say of pods in trouble."""
 
 import io
-import shutil
 import subprocess
 import tarfile
 import time
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from kubectl_stub import Answer, Answerer, Replay, objects, recorded, stub_kubectl
+from pods import require
 
 from studyguide.errors import ToolError
 from studyguide.kubectl import Kubectl, find_trouble, kustomize
 
 KUBECTL = Kubectl("local", "studyguide")
-REAL_KUBECTL = shutil.which("kubectl")
-needs_kubectl = pytest.mark.skipif(not REAL_KUBECTL, reason="kubectl is not installed")
 Install = Callable[[Answerer], None]
 
 
@@ -233,10 +231,10 @@ current-context: gone
 """
 
 
-@needs_kubectl
 def test_a_cluster_that_is_gone_is_told_by_the_real_kubectl_within_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require("kubectl")
     (tmp_path / "config").write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     start = time.monotonic()
@@ -246,8 +244,8 @@ def test_a_cluster_that_is_gone_is_told_by_the_real_kubectl_within_seconds(
     assert "Start the cluster" in error.remedy
 
 
-@needs_kubectl
 def test_a_folder_without_kustomization_is_told(tmp_path: Path) -> None:
+    require("kubectl")
     error = error_of(lambda: kustomize(tmp_path))
     assert "unable to find one of 'kustomization.yaml'" in str(error)
 

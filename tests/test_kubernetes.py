@@ -9,6 +9,7 @@ import pytest
 import redis
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
+from pods import require
 from small_cluster import ROLE, WHERE, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
@@ -23,11 +24,7 @@ from studyguide.report import RunReport
 from studyguide.settings import from_options
 from studyguide.timeline import Event, Recorder
 
-REAL_KUBECTL = shutil.which("kubectl")
-pytestmark = [
-    pytest.mark.usefixtures("compiled"),
-    pytest.mark.skipif(not REAL_KUBECTL, reason="kubectl, which renders k8s/, is not installed"),
-]
+pytestmark = pytest.mark.usefixtures("compiled")
 
 HASTY = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
 SLOW = [f"slow:grain.png:{tile}" for tile in range(4, 10)]
@@ -42,10 +39,12 @@ def cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[SmallCluster]:
     """Kubectl's current context is a small cluster, which is empty and which we look at often."""
-    assert REAL_KUBECTL
+    require("kubectl")
+    real_kubectl = shutil.which("kubectl")
+    assert real_kubectl
     monkeypatch.setattr(kubernetes, "POLL_S", 0.1)
     with (
-        SmallCluster(tmp_path / "cluster", shared_server.url, REAL_KUBECTL) as cluster,
+        SmallCluster(tmp_path / "cluster", shared_server.url, real_kubectl) as cluster,
         stub_kubectl(cluster, tmp_path, monkeypatch),
     ):
         yield cluster
@@ -279,6 +278,26 @@ def test_a_job_that_fails_is_told_with_the_end_of_its_log(
     assert cluster.is_empty
 
 
+def test_a_job_that_ends_without_a_word_of_its_images_is_told(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    cluster.program = ["true"]
+    said = r"job/sequential: has ended without a word of cloud\.png, grain\.png"
+    with pytest.raises(StudyguideError, match=said):
+        perform("d", two_images, tmp_path)
+
+
+def test_pods_that_never_get_ready_are_told(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "START_S", 0.2)
+    monkeypatch.setattr(cluster, "_status", lambda thing: {"phase": "Bound"})
+    with pytest.raises(StudyguideError, match=r"Not ready after 0\.2 s: files\. Run"):
+        perform("d", two_images, tmp_path)
+    assert cluster.is_empty
+
+
 def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
     two_images: Path,
     tmp_path: Path,
@@ -298,9 +317,27 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
         perform("d", two_images, tmp_path, chaos=[crash])
 
 
-def test_outputs_that_arrive_damaged_are_an_error(
-    two_images: Path, tmp_path: Path, cluster: SmallCluster
+def test_outputs_that_arrive_damaged_once_are_fetched_again(
+    pods: KubernetesCluster, two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
+    pods.kubectl.apply(pods._objects)
+    shutil.copytree(two_images, cluster.folder / "data" / "output" / "e_distributed_queue")
+
+    def cut(archive: bytes) -> bytes:
+        cluster.spoil = bytes
+        return archive[:1000]
+
+    cluster.spoil = cut
+    pods._fetch_outputs()
+    for name in TILES:
+        came = tmp_path / "e_distributed_queue" / name
+        assert came.read_bytes() == (two_images / name).read_bytes()
+
+
+def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
     cluster.spoil = lambda archive: archive[: len(archive) // 3]
     with pytest.raises(ToolError, match=r"unexpected end of data.*Run it again"):
         perform("d", two_images, tmp_path)
