@@ -166,6 +166,19 @@ def test_a_run_with_bad_images_ends_with_1_and_names_them(cli: Cli) -> None:
         assert line in done.stderr
 
 
+def test_a_run_that_lost_tiles_ends_with_1_and_counts_them(cli: Cli) -> None:
+    kill = ("--kill-worker-after", "2", "--fault", "slow:grain.png:3", "--quiet", "1")
+    done = cli.run("e", "--json", *kill)
+    assert done.returncode == 1
+    (report,) = json.loads(done.stdout)
+    assert report["lost_tiles"] >= 1
+    (failed,) = report["failed_images"]
+    assert f"failed in e: {failed['error']}" in done.stderr
+    assert "tiles were lost" in failed["error"]
+    saved = {name: pixels for name, pixels in expected().items() if name != failed["image"]}
+    assert cli.saved("e") == saved
+
+
 WRONG = {
     "h": (["h"], "The approach is 'h'. Use any of a b c d e f g, or all."),
     "a backend": (["a", "--backend", "clouds"], "The backend is 'clouds'. Use one of"),
