@@ -147,21 +147,6 @@ def test_e_tells_what_its_assembler_took_along(perform: Perform, tmp_path: Path)
     assert outputs(tmp_path, "e") == sorted(report.pixels())
 
 
-def test_images_that_a_run_did_not_come_to_are_told(perform: Perform) -> None:
-    ended: list[int] = []
-
-    def end_early(cluster: Cluster) -> None:
-        assert isinstance(cluster, LocalCluster)
-        if cluster.blurred and not ended:
-            ended.append(1)
-            cluster.processes["coordinator-0"].child.terminate()
-
-    report = perform("f", chaos=[end_early], faults=["slow:cloud.png:0", *SLOW_END])
-    assert not report.ok
-    (failed,) = (item for item in report.failed_images if item["image"] == "grain.png")
-    assert "grain.png was not done: the run ended before. Run it again." in failed["error"]
-
-
 def test_a_redis_that_is_not_ours_is_never_killed(
     perform: Perform, shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +243,9 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_scaling_starts_those_missing_and_drains_those_too_many(cluster: LocalCluster) -> None:
+def test_scaling_starts_those_missing_and_drains_those_too_many_frozen_or_not(
+    cluster: LocalCluster,
+) -> None:
     cluster.scale("worker", 2)
     for name in ("worker-0", "worker-1"):
         wait_until_started(cluster, name)
@@ -266,40 +253,26 @@ def test_scaling_starts_those_missing_and_drains_those_too_many(cluster: LocalCl
     cluster.scale("worker", 1)
     assert list(cluster.processes) == ["worker-0"]
     assert (first.poll(), second.poll()) == (None, 0)
+    first.pause()
     cluster.close()
     assert first.poll() == 0
+    assert not is_running(first.pid)
 
 
-def test_closing_ends_frozen_processes_too(cluster: LocalCluster) -> None:
-    cluster.start("worker")
-    wait_until_started(cluster, "worker-0")
-    child = cluster.processes["worker-0"].child
-    child.pause()
-    cluster.close()
-    assert child.poll() == 0
-    assert not is_running(child.pid)
-
-
-def test_a_process_that_ends_well_too_early_is_started_again_too(cluster: LocalCluster) -> None:
-    cluster.start("worker")
-    wait_until_started(cluster, "worker-0")
-    process = cluster.processes["worker-0"]
+def test_a_process_that_ends_too_early_is_started_again_and_leaves_no_half_written_file(
+    cluster: LocalCluster,
+) -> None:
+    cluster.start("assembler")
+    wait_until_started(cluster, "assembler-0")
+    process, output = cluster.processes["assembler-0"], cluster.settings.output
+    half, whole, others = f".a.png.{process.child.pid}-1.tmp", "a.png", ".b.png.1-1.tmp"
+    output.mkdir()
+    for name in (half, whole, others):
+        (output / name).touch()
     process.child.terminate()
     assert process.child.wait(WAIT_S) == 0
     wait_until(lambda: cluster.step() or process.restarts == 1)
     assert process.child.poll() is None
-
-
-def test_what_a_killed_process_was_just_writing_is_removed(cluster: LocalCluster) -> None:
-    output = cluster.settings.output
-    output.mkdir()
-    cluster.start("assembler")
-    process = cluster.processes["assembler-0"]
-    half, whole, others = f".a.png.{process.child.pid}-1.tmp", "a.png", ".b.png.1-1.tmp"
-    for name in (half, whole, others):
-        (output / name).touch()
-    cluster.kill("assembler-0")
-    wait_until(lambda: cluster.step() or process.restarts == 1)
     assert {path.name for path in output.iterdir()} == {whole, others}
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from support import SMALL, TILES, grey, make_images, noise, temporary_files
 
 import studyguide
+from studyguide import service
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import UsageError
@@ -201,6 +202,17 @@ def test_a_folder_of_bad_images_alone_gives_a_report_of_failures(
     (tmp_path / "images" / "empty.png").touch()
     report = perform(letter, tmp_path / "images", tmp_path)
     assert (report.ok, report.outputs, len(report.failed_images)) == (False, [], 1)
+
+
+def test_images_that_a_run_did_not_come_to_are_told(
+    two_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "sequential", lambda run, stop: run.paths())
+    report = perform("a", two_images, tmp_path)
+    assert not report.ok
+    errors = [item["error"] for item in report.failed_images]
+    problem = "was not done: the run ended before. Run it again."
+    assert errors == [f"{two_images / name} {problem}" for name in TILES]
 
 
 # how a run is called
