@@ -33,8 +33,7 @@ FORMATS = {
 }
 # Pillow refuses beyond this, about 179 million pixels; a small file that claims more is a bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-# ISA-L's level 2 with the Up filter: 3 to 4 % of the time of Pillow's default level on the sample
-# images, files a fifth larger (docs/decisions/0003-png-encoder.md).
+# Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from studyguide import blur as blur_module
 from studyguide.blur import blur_whole, blur_window, gaussian_blur, weights
 from studyguide.errors import UsageError
 from studyguide.settings import MAX_KERNEL_SIZE, METHODS, Blur
@@ -295,3 +296,9 @@ def test_an_argument_out_of_its_range_is_refused_by_name_and_value(wrong: dict[s
     assert name.replace("_", " ") in caught.value.problem
     assert repr(value) in caught.value.problem
     assert caught.value.remedy.startswith("Use ")
+
+
+def test_no_kernel_reorders_or_fuses_its_sums() -> None:
+    """Fast-math would make pixels depend on the processor that they were blurred on."""
+    kernels = (blur_module._add_taps, blur_module._direct, blur_module._separable)
+    assert [kernel.targetoptions.get("fastmath", False) for kernel in kernels] == [False] * 3
