@@ -94,8 +94,12 @@ class Kubectl:
         ToolError
             With the command, its exit code, its stderr, and a remedy.
         """
+        return _run(self.command(*arguments), stdin, timeout_s)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a call, for who runs it elsewhere."""
         where = ["--context", self.context, "--namespace", self.namespace]
-        return _run(["kubectl", *where, *arguments], stdin, timeout_s)
+        return ["kubectl", *where, *arguments]
 
     def answers(self) -> None:
         """Check that the cluster answers.

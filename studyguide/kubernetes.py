@@ -6,12 +6,13 @@ the pods hand over to the pod `files`, and brings the outputs home. Whatever kee
 work is told as soon as the cluster reports it.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -137,7 +138,7 @@ class KubernetesCluster(Cluster):
         self.kubectl.execute(FILES, "rm", "-rf", *folders)  # the first has the samples
         self.kubectl.execute(FILES, "mkdir", "-p", *folders)
         self.recorder.clock = Clock(self._cluster_time())
-        self.recorder.mark("run")
+        self.recorder.mark("run", **self._describe())
         self._send_images()
         self.kubectl.apply(thing for thing in self._objects if _role(thing))
 
@@ -160,6 +161,22 @@ class KubernetesCluster(Cluster):
         start = time.perf_counter()
         seconds = float(self.kubectl.execute(FILES, "date", "+%s.%N"))
         return seconds + (time.perf_counter() - start) / 2
+
+    def _describe(self) -> dict[str, Any]:
+        """What the pods run on, as far as we may ask: without names or addresses."""
+        try:
+            server = json.loads(self.kubectl("version", "--output", "json"))["serverVersion"]
+            nodes = [node["status"] for node in self.kubectl.get("nodes")]
+        except ToolError:
+            return {}
+        return {
+            "kubernetes": server["gitVersion"],
+            "nodes": "; ".join(
+                f"{node['capacity']['cpu']} cores, {node['nodeInfo']['osImage']}, "
+                f"{node['nodeInfo']['containerRuntimeVersion']}"
+                for node in nodes
+            ),
+        }
 
     def _send_images(self) -> None:
         """Bring the images in; those that cannot be read are told as failed."""

@@ -98,7 +98,8 @@ class RunReport:
             outputs=_outputs(saves),
             ledger=asdict(ledger),
             settings=settings,
-            machine=machine(),
+            machine=machine()
+            | {k: v for start in timeline.of("run") for k, v in start.detail.items()},
             started=datetime.fromtimestamp(timeline.start, UTC).isoformat(timespec="seconds"),
             timeline=timeline,
         )

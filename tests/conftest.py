@@ -1,13 +1,18 @@
 """What all tests share."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from hypothesis import settings
-from support import make_images
+from kubectl_stub import stub_kubectl
+from pods import require
+from small_cluster import SmallCluster
+from support import make_images, processes_with
 
+from studyguide import kubernetes
 from studyguide.queues import Link
 from studyguide.redis_server import RedisServer
 
@@ -65,3 +70,23 @@ def connect() -> Iterator[Callable[..., Link]]:
 def two_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with cloud.png and grain.png; nobody writes to it."""
     return make_images(tmp_path_factory.mktemp("two") / "images")
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path,
+    shared_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[SmallCluster]:
+    """Kubectl's current context is a small cluster, which is empty and which we look at often."""
+    require("kubectl")
+    real_kubectl = shutil.which("kubectl")
+    assert real_kubectl
+    monkeypatch.setattr(kubernetes, "POLL_S", 0.1)
+    with (
+        SmallCluster(tmp_path / "cluster", shared_server.url, real_kubectl) as cluster,
+        stub_kubectl(cluster, tmp_path, monkeypatch),
+    ):
+        yield cluster
+    assert processes_with(str(tmp_path)) == []

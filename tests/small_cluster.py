@@ -27,6 +27,11 @@ from studyguide.processes import Child, Reaper
 CONTEXT, NAMESPACE = "small", "studyguide"
 WHERE = ["--context", CONTEXT, "--namespace", NAMESPACE]
 ROLE = "studyguide/role"
+VERSION = "v1.36.2"
+NODE = {
+    "capacity": {"cpu": "2"},
+    "nodeInfo": {"osImage": "Small Linux", "containerRuntimeVersion": "containerd://1.6.20"},
+}
 GRACE_S = 2.0  # what a pod still gets that is deleted by force
 KINDS = {
     "deployments": "Deployment",
@@ -145,11 +150,14 @@ class SmallCluster:
             return self._execute(target, command, stdin)
         answers: dict[str, Callable[[], bytes]] = {
             "apply": lambda: self._apply(json.loads(stdin)["items"]),
-            "get": lambda: self._get(rest[0]),
+            "get": lambda: self._watch() if "--watch" in rest else self._get(rest[0]),
+            "version": lambda: json.dumps({"serverVersion": {"gitVersion": VERSION}}).encode(),
             "logs": lambda: self._log(rest[0]),
             "scale": lambda: self._scale(rest[0], int(rest[1].removeprefix("--replicas="))),
             "delete": lambda: self._delete(rest),
         }
+        if verb not in answers:
+            raise RefusedError(f"(NotImplemented): {verb}")
         return Answer(stdout=answers[verb]())
 
     def _apply(self, items: list[Object]) -> bytes:
@@ -170,7 +178,13 @@ class SmallCluster:
         self._reconcile()
         return b"".join(b"%s configured\n" % item["kind"].lower().encode() for item in items)
 
+    def _watch(self) -> bytes:
+        """One look: a stub cannot go on answering."""
+        return "\n".join(["NAME STATUS", *(f"{pod.name} Running" for pod in self.pods)]).encode()
+
     def _get(self, kinds: str) -> bytes:
+        if kinds == "nodes":
+            return json.dumps({"items": [{"status": NODE}]}).encode()
         if self.refusals:
             raise RefusedError(self.refusals.pop(0))
         self._reconcile()

@@ -1,5 +1,6 @@
 """What several test modules do: wait for a condition, make images, look for left-overs."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -54,9 +55,11 @@ def noise_job(kernel_size: int = 5, run: str = "") -> ImageJob:
 
 
 def processes_with(marker: str) -> list[str]:
-    """Processes whose command, environment or working folder holds `marker`, zombies left out."""
+    """Others whose command, environment or working folder holds `marker`, zombies left out."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         with suppress(OSError):  # it may end while we look
             command = (process / "cmdline").read_bytes()
             seen = command + (process / "environ").read_bytes()

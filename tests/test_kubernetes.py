@@ -1,15 +1,12 @@
 """Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
-from pods import require
 from small_cluster import ROLE, WHERE, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
@@ -19,7 +16,6 @@ from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.kubernetes import KubernetesCluster, find_manifests
-from studyguide.redis_server import RedisServer
 from studyguide.report import RunReport
 from studyguide.settings import from_options
 from studyguide.timeline import Event, Recorder
@@ -29,26 +25,6 @@ pytestmark = pytest.mark.usefixtures("compiled")
 HASTY = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
 SLOW = [f"slow:grain.png:{tile}" for tile in range(4, 10)]
 TLS = "Unable to connect to the server: net/http: TLS handshake timeout"
-
-
-@pytest.fixture
-def cluster(
-    tmp_path: Path,
-    shared_server: RedisServer,
-    client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[SmallCluster]:
-    """Kubectl's current context is a small cluster, which is empty and which we look at often."""
-    require("kubectl")
-    real_kubectl = shutil.which("kubectl")
-    assert real_kubectl
-    monkeypatch.setattr(kubernetes, "POLL_S", 0.1)
-    with (
-        SmallCluster(tmp_path / "cluster", shared_server.url, real_kubectl) as cluster,
-        stub_kubectl(cluster, tmp_path, monkeypatch),
-    ):
-        yield cluster
-    assert processes_with(str(tmp_path)) == []
 
 
 @pytest.fixture(scope="module")
