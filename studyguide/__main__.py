@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("events", type=Path, help="events, one JSON object a line")
     log.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
     log.set_defaults(command=_log)
+    init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
+    init.add_argument("folder", type=Path, help="it must not be there yet")
+    init.set_defaults(command=_init)
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
@@ -225,6 +228,14 @@ def _log(given: argparse.Namespace) -> int:
     report = import_events(given.approach, given.events, given.logs)
     print(comparison([report]))
     return 0 if report.ok else 1
+
+
+def _init(given: argparse.Namespace) -> int:
+    from studyguide import course
+
+    course.copy(given.folder)
+    print(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks")
+    return 0
 
 
 def _doctor(given: argparse.Namespace) -> int:

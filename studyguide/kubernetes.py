@@ -14,9 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import yaml
-
-from studyguide import images
+from studyguide import course, images
 from studyguide.cluster import Cluster
 from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError
 from studyguide.kubectl import Kubectl, Object, Trouble, find_trouble, kustomize
@@ -65,7 +63,7 @@ class KubernetesCluster(Cluster):
         # Nobody's cluster is touched without having been named.
         print(f"context {kubectl.context}, namespace {kubectl.namespace}", file=sys.stderr)
         kubectl.answers()
-        self._objects = list(yaml.safe_load_all(kustomize(find_manifests() / approach)))
+        self._objects = _load(kustomize(course.find("k8s") / approach))
         self._output = f"{OUTPUT}/{settings.output.name}"
         self._restarts: dict[str, int] = {}  # pod -> restarts seen so far
         self._troubled_since: dict[str, float] = {}  # where there is trouble
@@ -314,19 +312,14 @@ class KubernetesCluster(Cluster):
             self.kubectl.delete_namespace()
 
 
-def find_manifests() -> Path:
-    """The folder k8s of the course, around the working folder or this package.
-
-    Raises
-    ------
-    UsageError
-        If it is in neither.
-    """
-    for around in (Path.cwd() / "x", Path(__file__)):
-        for folder in around.resolve().parents:
-            if (folder / "k8s" / "base").is_dir():
-                return folder / "k8s"
-    raise UsageError("No folder k8s is to be found", "Start in the course's own folder")
+def _load(manifests: bytes) -> list[Object]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise UsageError(
+            f"{error}", "Install what pods need: pip install studyguide[cluster]"
+        ) from error
+    return list(yaml.safe_load_all(manifests))
 
 
 def _read(path: Path) -> bytes:

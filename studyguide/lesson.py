@@ -22,6 +22,7 @@ import numpy as np
 from IPython.display import Markdown
 from numpy.typing import ArrayLike
 
+from studyguide import course
 from studyguide.approaches import APPROACHES
 from studyguide.charts import AXIS, TOP, WIDTH, Chart
 from studyguide.cluster import Cluster, LocalCluster
@@ -49,7 +50,7 @@ class Lesson:
 
     def __init__(self, letter: str, only: Sequence[str] = (), **options: Any) -> None:
         self.approach = APPROACHES[letter]
-        self.images = find_images()
+        self.images = course.find("images/input")
         # Removed at the end of the session at the latest, if the last cell is never run.
         self._workshop = tempfile.TemporaryDirectory(prefix="studyguide-lesson-")
         self.folder = Path(self._workshop.name)
@@ -121,21 +122,6 @@ def _has_children() -> bool:
     except (ChildProcessError, AttributeError):  # macOS has waitid from Python 3.13 on
         return False
     return True
-
-
-def find_images() -> Path:
-    """The sample images: in the repository around the working folder, or around this package.
-
-    Raises
-    ------
-    UsageError
-        If neither has them.
-    """
-    around = [*Path.cwd().resolve().parents, *Path(__file__).resolve().parents]
-    for folder in [Path.cwd().resolve(), *around]:
-        if (folder / "images" / "input").is_dir():
-            return folder / "images" / "input"
-    raise UsageError("No folder images/input is to be found", "Start in the course's own folder")
 
 
 def show_source(*things: Callable[..., Any] | type) -> Markdown:

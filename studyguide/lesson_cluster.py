@@ -14,10 +14,11 @@ from typing import Any
 
 from IPython.display import display
 
+from studyguide import course
 from studyguide.charts import timeline_figure
 from studyguide.errors import ToolError, UsageError
 from studyguide.kubectl import Kubectl
-from studyguide.lesson import Lesson, find_images
+from studyguide.lesson import Lesson
 from studyguide.report import RunReport, newest_log, read_log
 
 # In the course's folder; `studyguide run f --backend kubernetes --logs logs/kubernetes` writes it.
@@ -43,7 +44,7 @@ class OnCluster:
 
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
-        self.course = find_images().parents[1]
+        self.course = course.find("k8s").parent
         self.kubectl: Kubectl | None = None
         try:
             kubectl = Kubectl.current()

@@ -1,6 +1,7 @@
 """Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from studyguide import kubernetes
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
-from studyguide.kubernetes import KubernetesCluster, find_manifests
+from studyguide.kubernetes import KubernetesCluster
 from studyguide.report import RunReport
 from studyguide.settings import from_options
 from studyguide.timeline import Event, Recorder
@@ -385,17 +386,9 @@ def test_settings_of_the_run_come_last_so_that_they_count(pods: KubernetesCluste
     assert {"--output=/data/output/e_distributed_queue", "--images=/data/input"} <= set(given)
 
 
-def test_manifests_are_found_from_any_folder_of_the_course(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifests = find_manifests()
-    monkeypatch.setattr(kubernetes, "__file__", "/nowhere/kubernetes.py")
-    monkeypatch.chdir(manifests.parent / "notebooks")
-    assert find_manifests() == manifests
-
-
-def test_manifests_that_are_nowhere_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_extra_that_pods_need_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes, "__file__", "/nowhere/kubernetes.py")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"No folder k8s is to be found\. Start in the course's"):
-        find_manifests()
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(UsageError, match=r"pip install studyguide\[cluster\]"):
+        kubernetes._load(b"")

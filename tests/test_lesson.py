@@ -16,7 +16,6 @@ from studyguide.lesson import (
     copy_images,
     covered,
     durations,
-    find_images,
     gallery,
     heat_map,
     peak,
@@ -147,21 +146,6 @@ print(lesson.close())
         "a process that was started still runs",
         "Nothing is left: no thread, no process, no file.",
     ]
-
-
-def test_images_are_found_from_any_folder_inside_the_course(
-    course: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (course / "notebooks").mkdir()
-    monkeypatch.chdir(course / "notebooks")
-    assert find_images() == course / "images" / "input"
-
-
-def test_images_are_found_around_the_package_from_outside_the_course(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert find_images() == Path(__file__).parents[1] / "images" / "input"
 
 
 def test_copied_images_are_equal_to_their_source(course: Path) -> None:
