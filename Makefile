@@ -13,8 +13,8 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts notebooks images test lint test-library test-notebooks format lock \
-	clean distclean
+.PHONY: help run lab charts notebooks images test lint test-library test-notebooks format book \
+	dist lock clean distclean
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,7 @@ lint: $(READY) ## check style, types and import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -53,12 +54,18 @@ format: $(READY) ## sort imports and format, notebooks included
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+book: $(READY) ## build the course as a static site in build/book, its links checked
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/book $(ARGS)
+
+dist: $(READY) ## build what a release publishes: dist/*.tar.gz and dist/*.whl
+	$(BIN)/python -m hatchling build $(ARGS)
+
 lock: $(READY) ## pin again what pyproject.toml asks for (ARGS=--upgrade takes newer versions)
 	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --extra dev --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
 
 clean: ## remove caches, and what runs have written and git does not track
-	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	git clean -fdxq images/output logs
 
