@@ -316,7 +316,7 @@ def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
     _name_lanes(lanes, rows, every=ceil(0.13 / unit))
     _draw_bars(lanes, scene, rows)
     _draw_faults(lanes, scene, rows)
-    _draw_work(work, scene)
+    _draw_work(work, scene, f"workers\nblurring\n{scene.blurring():.0f} %")
     _draw_queue(queue, timeline)
     chart.legend(handles=legend, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
     return chart
@@ -422,12 +422,12 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
             axes.text(x, y + beside, sign, gid=fault.stage, **SIGN)
 
 
-def _draw_work(axes: Axes, scene: Scene) -> None:
+def _draw_work(axes: Axes, scene: Scene, name: str) -> None:
     """What an average worker lane does: blurring at the bottom, waiting on top."""
     edges = np.linspace(0, scene.timeline.seconds or 1.0, BINS + 1)
     working = [bar for bar in scene.bars if bar.lane in scene.workers]
     _pile(axes, _shares(working, edges, len(scene.workers)), edges, 0.0, 1.0)
-    _scale(axes, f"workers\nblurring\n{scene.blurring():.0f} %", 1, "100 %")
+    _scale(axes, name, 1, "100 %")
 
 
 def _draw_queue(axes: Axes, timeline: Timeline) -> None:
@@ -482,6 +482,30 @@ def comparison_figure(reports: Sequence[RunReport]) -> Chart:
         axes.annotate(text, (report.wall_s, y), (12, 0), **place)
         if report.lost_tiles:
             axes.text(report.wall_s, y, FAULTS["death"][0], gid="lost", **SIGN)
+    return chart
+
+
+@style.context(STYLE)
+def side_by_side(reports: Sequence[RunReport]) -> Chart:
+    """Draw how the workers of several runs spent their time, a strip each, on one time axis."""
+    scenes = [Scene(report.timeline) for report in reports]
+    names = [f"{report.approach} on {report.backend}" for report in reports]
+    seen = {bar.kind for scene in scenes for bar in scene.bars if bar.lane in scene.workers}
+    kinds = [kind for kind in LOOKS if kind in seen]
+    tall = len(reports) * (STRIP + GAP)
+    title = "What an average worker did, on one time axis"
+    said = [f"{name} {report.wall_s:.2f} s" for name, report in zip(names, reports, strict=True)]
+    height = TOP + tall + AXIS + LEGEND_ROW * ceil(len(kinds) / LEGEND_COLUMNS)
+    chart = Chart(height, title, ", ".join(said), f"{title}: {len(reports)} runs")
+    for n, (name, scene) in enumerate(zip(names, scenes, strict=True)):
+        axes = chart.place(names, TOP + n * (STRIP + GAP), STRIP)
+        _draw_work(axes, scene, f"{name}\n{scene.blurring():.0f} %")
+        axes.axvline(scene.timeline.seconds, color=GREY, linewidth=0.8, linestyle=":")
+        axes.set_xlim(0, 1.02 * max(scene.timeline.seconds for scene in scenes))
+        axes.tick_params(labelbottom=n == len(reports) - 1)
+    axes.set_xlabel("seconds from the start of each run")
+    patches = [Patch(label=LOOKS[kind][0], **_paint(kind)) for kind in kinds]
+    chart.legend(handles=patches, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
     return chart
 
 

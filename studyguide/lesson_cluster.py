@@ -44,7 +44,7 @@ class OnCluster:
 
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
-        self.course = course.find("k8s").parent
+        self.course = course.find("images/input").parents[1]
         self.kubectl: Kubectl | None = None
         try:
             kubectl = Kubectl.current()

@@ -2,10 +2,10 @@
 
 import logging
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Literal
 
 from studyguide import service
@@ -66,18 +66,21 @@ def serve(role: Role) -> int:
 def _set_on_signals(stop: threading.Event) -> None:
     """Set `stop` when SIGTERM or SIGINT comes, from a thread of its own.
 
-    A handler runs in the middle of whatever the main thread does. If that holds the lock of `stop`,
-    as for a signal just before, a handler that sets `stop` waits for itself. SimpleQueue is safe.
+    Python runs handlers in the main thread only, and that one sleeps while the others work. The
+    kernel may give a signal to any thread, as it does to a process that was just unfrozen; then
+    nobody would wake the main thread. What Python writes to its wake-up descriptor always arrives.
     """
-    asked: SimpleQueue[int] = SimpleQueue()
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.put(number))
+        signal.signal(number, lambda *_: None)
 
-    def wait() -> None:
-        asked.get()
-        stop.set()
+    def wait(_keep: socket.socket) -> None:
+        while receiver.recv(1):
+            stop.set()
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    threading.Thread(target=wait, args=[sender], name="signals", daemon=True).start()
 
 
 class _CountingSink:

@@ -29,6 +29,7 @@ from studyguide.charts import (
     comparison_figure,
     draw_all,
     save,
+    side_by_side,
     timeline_figure,
 )
 from studyguide.report import RunReport, write_log
@@ -457,3 +458,19 @@ def test_the_comparison_marks_runs_that_lost_tiles() -> None:
 
 def test_without_a_run_of_a_the_comparison_claims_no_speed_up() -> None:
     assert "×" not in comparison_figure([report_of(pool(), "b")]).alt
+
+
+def test_strips_of_several_runs_share_one_axis_and_show_what_workers_did() -> None:
+    slow, fast = report_of(pool(threads=1), "a"), report_of(pool(threads=4), "b")
+    chart = side_by_side([slow, fast])
+    first, second = chart.axes
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_xlim()[1] > max(slow.timeline.seconds, fast.timeline.seconds)
+    ends = [max(line.get_xdata()) for line in (first.lines[0], second.lines[0])]
+    assert ends == pytest.approx([slow.timeline.seconds, fast.timeline.seconds])
+    for axes in (first, second):
+        assert {"blur", "wait"} & {area.get_gid() for area in axes.collections}
+    shown = {text.get_text() for legend in chart.legends for text in legend.get_texts()}
+    assert "blur" in shown
+    assert "load" not in shown, "no worker loads"
+    assert f"a on local {slow.wall_s:.2f} s, b on local {fast.wall_s:.2f} s." in chart.alt

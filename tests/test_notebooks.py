@@ -19,6 +19,7 @@ COMPARED: dict[str, int] = {
     "05_e_distributed_queue.ipynb": 16,
     "06_f_fault_tolerant_queue.ipynb": 25,
     "07_g_multithreaded_service.ipynb": 19,
+    "compare.ipynb": 3,
 }
 
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
