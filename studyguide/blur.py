@@ -1,7 +1,7 @@
 """The Gaussian blur: two numba kernels that release the GIL.
 
 Both compute, for every pixel and each channel by itself (alpha too, as OpenCV, scipy and Pillow
-do), the weighted mean of its neighbourhood
+do), the weighted mean of its neighbourhood::
 
     out[y, x] = sum over |dy|, |dx| <= r of  g[dy] g[dx] in[y + dy, x + dx]
     g[d] = exp(-d^2 / (2 sigma^2)) / norm
