@@ -1,90 +1,40 @@
-"""The Gaussian blur: two numba kernels that release the GIL.
+"""The Gaussian blur of images and of tiles.
 
-Both compute, for every pixel and each channel by itself (alpha too, as OpenCV, scipy and Pillow
+It computes, for every pixel and each channel by itself (alpha too, as OpenCV, scipy and Pillow
 do), the weighted mean of its neighbourhood::
 
     out[y, x] = sum over |dy|, |dx| <= r of  g[dy] g[dx] in[y + dy, x + dx]
     g[d] = exp(-d^2 / (2 sigma^2)) / norm
 
-`direct` takes the k^2 products as they stand, `separable` sums rows first and columns then, 2 k
-products in all. Source: R. C. Gonzalez and R. E. Woods, Digital Image Processing, ch. 3.
-
-They work in float32 without fast-math: each pixel's sum is taken in one fixed order, so that its
-value depends neither on the tile that it lies in nor on the machine's vector width.
+Three methods do so: `direct`, k^2 products per sample, and `separable`, 2 k, in fixed point or, as
+`separable-float32`, in float. Source: R. C. Gonzalez and R. E. Woods, Digital Image Processing,
+ch. 3. The sums themselves are in `studyguide.kernels`.
 """
 
 import math
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import lru_cache
+from itertools import groupby
+from threading import Lock, local
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from studyguide import kernels
 from studyguide.errors import UsageError
-from studyguide.settings import Blur
+from studyguide.settings import METHODS, Blur
 from studyguide.tiles import Pixels, Tile, grid, window
 
-Floats = NDArray[np.float32]
 
-
-def weights(blur: Blur) -> Floats:
-    """The 1-D kernel g, shape (kernel_size,), float32; its sum is 1 to rounding."""
+def weights(blur: Blur) -> NDArray[np.float64]:
+    """The 1-D kernel g, shape (kernel_size,), float64; its sum is 1 to rounding."""
     distance = range(-blur.radius, blur.radius + 1)
     scaled = (d / blur.sigma for d in distance)  # first, for the square of a tiny sigma is 0
     raw = [math.exp(-x * x / 2) for x in scaled]
     total = math.fsum(raw)
-    return np.array([value / total for value in raw], dtype=np.float32)
-
-
-@njit(nogil=True, cache=True)
-def _add_taps(total: Any, row: Any, taps: Any, step: int) -> None:
-    """total[i] += sum of taps[t] * row[i + t * step]; four taps share each load of the total."""
-    n, groups = total.size, taps.size // 4 * 4
-    for t in range(0, groups, 4):
-        a, b, c, d = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
-        row_a, row_b = row[t * step :], row[(t + 1) * step :]
-        row_c, row_d = row[(t + 2) * step :], row[(t + 3) * step :]
-        for i in range(n):
-            total[i] = total[i] + a * row_a[i] + b * row_b[i] + c * row_c[i] + d * row_d[i]
-    for t in range(groups, taps.size):
-        a, row_a = taps[t], row[t * step :]
-        for i in range(n):
-            total[i] += a * row_a[i]
-
-
-@njit(nogil=True, cache=True)
-def _store(out: Any, total: Any) -> None:
-    """Round half up to uint8."""
-    half = np.float32(0.5)
-    for i in range(total.size):
-        out[i] = np.uint8(total[i] + half)
-
-
-@njit(nogil=True, cache=True)
-def _direct(rows: Any, taps: Any, step: int, out: Any) -> None:
-    """k^2 products per sample. `rows` is a window as float32, one flat row of samples a line."""
-    total = np.empty(out.shape[1], np.float32)
-    for y in range(out.shape[0]):
-        total[:] = 0
-        for dy in range(taps.shape[0]):
-            _add_taps(total, rows[y + dy], taps[dy], step)
-        _store(out[y], total)
-
-
-@njit(nogil=True, cache=True)
-def _separable(rows: Any, taps: Any, step: int, out: Any) -> None:
-    """2 k products per sample: along the rows into a scratch buffer, then down its columns."""
-    n = out.shape[1]
-    scratch = np.zeros((rows.shape[0], n), np.float32)
-    for y in range(rows.shape[0]):
-        _add_taps(scratch[y], rows[y], taps, step)
-    total = np.empty(n, np.float32)
-    flat = scratch.reshape(-1)
-    for y in range(out.shape[0]):
-        total[:] = 0
-        _add_taps(total, flat[y * n :], taps, n)
-        _store(out[y], total)
+    return np.array([value / total for value in raw])
 
 
 def blur_window(padded: Pixels, blur: Blur) -> Pixels:
@@ -100,20 +50,14 @@ def blur_window(padded: Pixels, blur: Blur) -> Pixels:
     -------
     uint8 array, shape (h, w) or (h, w, C)
     """
-    channels = 1 if padded.ndim == 2 else padded.shape[2]
     height, width = (side - 2 * blur.radius for side in padded.shape[:2])
-    rows = padded.reshape(padded.shape[0], -1).astype(np.float32)
-    out = np.empty((height, width * channels), np.uint8)
-    taps = weights(blur)
-    if blur.method == "direct":
-        _direct(rows, np.outer(taps, taps), channels, out)
-    else:
-        _separable(rows, taps, channels, out)
-    return out.reshape(height, width, *padded.shape[2:])
+    out = np.empty((height, width, *padded.shape[2:]), np.uint8)
+    _blur_blocks(padded, blur.radius, grid(height, width, kernels.BLOCK), blur, out)
+    return out
 
 
 def blur_whole(image: Pixels, blur: Blur) -> Pixels:
-    """Blur an image in one piece: its window is the image with its edges repeated.
+    """Blur an image on the calling thread; edges repeat the nearest pixel.
 
     Parameters
     ----------
@@ -124,8 +68,9 @@ def blur_whole(image: Pixels, blur: Blur) -> Pixels:
     -------
     uint8 array of the same shape
     """
-    height, width = image.shape[:2]
-    return blur_window(window(image, Tile(0, 0, height, 0, width), blur.radius), blur)
+    image, out = np.ascontiguousarray(image), np.empty_like(image, order="C")
+    _blur_blocks(image, 0, grid(image.shape[0], image.shape[1], kernels.BLOCK), blur, out)
+    return out
 
 
 def gaussian_blur(
@@ -145,10 +90,11 @@ def gaussian_blur(
         Side of the kernel in pixels; odd, 1 to 101.
     sigma : float, optional
         Standard deviation in pixels; kernel_size / 3 when not given.
-    method : {"separable", "direct"}
-        O(k) or O(k^2) per pixel; they agree to 1 level in 255.
+    method : {"separable", "separable-float32", "direct"}
+        O(k) per sample in fixed point or in float32, or O(k^2) in float32; none is more than
+        1 level in 255 from the exact blur, and the last two rarely differ from it at all.
     workers : int
-        Threads that share the image's tiles; the result does not depend on it.
+        Threads that share the image's blocks; the result does not depend on it.
 
     Returns
     -------
@@ -163,15 +109,75 @@ def gaussian_blur(
     if not isinstance(workers, int) or workers < 1:
         raise UsageError(f"workers is {workers!r}", "Use a whole number from 1 on")
     blur = Blur.of(kernel_size, sigma, method)
-    out = np.empty_like(image, order="C")
-
-    def blur_tile(tile: Tile) -> None:
-        out[tile.core] = blur_window(window(image, tile, blur.radius), blur)
-
-    tiles = grid(image.shape[0], image.shape[1], 256)
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(blur_tile, tiles))
+    image, out = np.ascontiguousarray(image), np.empty_like(image, order="C")
+    blocks = grid(image.shape[0], image.shape[1], kernels.BLOCK)
+    if workers == 1:
+        _blur_blocks(image, 0, blocks, blur, out)
+        return out
+    rows = [list(row) for _, row in groupby(blocks, lambda block: block.y0)]
+    list(_pool(workers).map(lambda row: _blur_blocks(image, 0, row, blur, out), rows))
     return out
+
+
+_pool = lru_cache(ThreadPoolExecutor)  # its threads stay, and their scratch with them
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _blur_blocks(image: Pixels, halo: int, blocks: list[Tile], blur: Blur, out: Pixels) -> None:
+    """Blur blocks of `out` from an image that is larger by `halo` pixels on each side."""
+    blur_block = _in_fixed_point if blur.method == "separable" else _in_float
+    for block in blocks:
+        blur_block(image, halo, block, blur, out)
+
+
+def _in_float(image: Pixels, halo: int, block: Tile, blur: Blur, out: Pixels) -> None:
+    core = Tile(0, block.y0 + halo, block.y1 + halo, block.x0 + halo, block.x1 + halo)
+    padded = window(image, core, blur.radius)
+    rows, channels = _rows(padded).astype(np.float32), _channels(image)
+    blurred = np.empty((block.height, block.width * channels), np.uint8)
+    if blur.method == "direct":
+        taps = np.outer(weights(blur), weights(blur)).astype(np.float32)
+        kernels.direct(rows, taps, channels, blurred)
+    else:
+        kernels.separable_float32(rows, weights(blur).astype(np.float32), channels, blurred)
+    out[block.core] = blurred.reshape(out[block.core].shape)
+
+
+def _in_fixed_point(image: Pixels, halo: int, block: Tile, blur: Blur, out: Pixels) -> None:
+    blur_block = _compiled(blur, _channels(image))
+    corner = block.y0 + halo - blur.radius, block.x0 + halo - blur.radius
+    place = block.y0, block.x0, block.height, block.width
+    blur_block(_rows(image), *corner, _rows(out), *place, _scratch.lines)
+
+
+@lru_cache
+def _compiled(blur: Blur, channels: int) -> Callable[..., None]:
+    with _one_at_a_time:  # or two threads would compile the same kernel
+        fixed = kernels.fixed_weights(weights(blur))
+        return kernels.fixed_point(tuple(map(int, fixed)), channels)
+
+
+_one_at_a_time = Lock()
+
+
+class _Scratch(local):
+    """Each thread's own buffer; a new one for each block would cost as much as a small blur."""
+
+    def __init__(self) -> None:
+        buffer = np.empty(kernels.SCRATCH + 32, np.uint16)
+        self.lines = buffer[-buffer.ctypes.data % 64 // 2 :]  # rows start with a cache line
+
+
+_scratch = _Scratch()
+
+
+def _rows(image: Pixels) -> Pixels:
+    """An image as rows of samples, shape (H, W C)."""
+    return image.reshape(len(image), -1)
+
+
+def _channels(image: Pixels) -> int:
+    return 1 if image.ndim == 2 else image.shape[2]
 
 
 def _check_image(image: Pixels) -> None:
@@ -183,7 +189,12 @@ def _check_image(image: Pixels) -> None:
         )
 
 
-def warm_up() -> None:
-    """Compile both kernels or load them from numba's cache, before anything is timed."""
-    for method in ("direct", "separable"):
-        blur_window(np.zeros((3, 3, 4), np.uint8), Blur.of(3, method=method))
+def warm_up(blur: Blur | None = None) -> None:
+    """Compile what a blur needs, or load it from numba's cache, before anything is timed.
+
+    Without an argument: each method with the default kernel.
+    """
+    blurs = [blur] if blur else [Blur.of(method=method) for method in METHODS]
+    for shape in ((3, 3), (3, 3, 3), (3, 3, 4)):
+        for each in blurs:
+            blur_whole(np.zeros(shape, np.uint8), each)

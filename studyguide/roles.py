@@ -101,7 +101,7 @@ def _warm_up(role: Role) -> None:
     if role.role in ("sequential", "worker", "all"):
         from studyguide.blur import warm_up
 
-        warm_up()
+        warm_up(role.settings.blur)
 
 
 def _serve_list(role: Role, run: Run, stop: threading.Event) -> None:

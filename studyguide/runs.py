@@ -118,7 +118,7 @@ def _tell_unfinished(paths: Sequence[Path], events: Events) -> None:
 def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: Recorder) -> None:
     from studyguide.blur import warm_up
 
-    warm_up()  # kernels are compiled before the clock starts
+    warm_up(settings.blur)  # kernels are compiled before the clock starts
     recorder.mark("run")
     function(Run(settings, recorder))
 

@@ -5,12 +5,12 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from studyguide.errors import UsageError
 
-Method = Literal["direct", "separable"]
-METHODS: tuple[Method, ...] = ("direct", "separable")
+Method = Literal["direct", "separable", "separable-float32"]
+METHODS: tuple[Method, ...] = get_args(Method)
 MAX_KERNEL_SIZE = 101
 
 
@@ -37,8 +37,8 @@ class Blur:
         Side of the square kernel in pixels; odd, 1 to 101.
     sigma : float, optional
         Standard deviation in pixels; a third of the kernel size when not given.
-    method : {"direct", "separable"}
-        The O(k^2) textbook form, or two passes of O(k).
+    method : {"direct", "separable", "separable-float32"}
+        The O(k^2) textbook form, or two passes of O(k), in fixed point or in float32.
     """
 
     kernel_size: int = 21
@@ -125,7 +125,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "instances": (int, "service processes that share the workers out (g)"),
     "kernel_size": (int, "side of the kernel in pixels, odd"),
     "sigma": (float, "standard deviation in pixels (default: a third of the kernel size)"),
-    "method": (str, "direct, the O(k^2) textbook form, or separable, O(k)"),
+    "method": (str, "direct, the O(k^2) textbook form, or separable or separable-float32, O(k)"),
     "visibility_s": (float, "seconds without renewal after which a tile is redelivered (f, g)"),
     "max_attempts": (int, "failures after which a tile is a dead letter (f, g)"),
     "backoff_s": (float, "seconds before the first retry; doubles each time (f, g)"),
