@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from studyguide.doctor import describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,6 +39,17 @@ def ratios(seconds: Seconds, name: str, base: str) -> tuple[float, float, float]
     """Time of a variant over that of another, round by round: median, least and greatest."""
     each = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
     return statistics.median(each), min(each), max(each)
+
+
+def spread(ratio: tuple[float, float, float]) -> str:
+    """A ratio as `median (least to greatest)`."""
+    return "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
+
+
+def sample_images() -> list[Any]:
+    """The five images of the course as RGBA."""
+    files = sorted((Path(__file__).parents[1] / "images" / "input").glob("*.png"))
+    return [np.asarray(Image.open(file).convert("RGBA")) for file in files]
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

@@ -165,7 +165,8 @@ class _Scratch(local):
 
     def __init__(self) -> None:
         buffer = np.empty(kernels.SCRATCH + 32, np.uint16)
-        self.lines = buffer[-buffer.ctypes.data % 64 // 2 :]  # rows start with a cache line
+        start = -buffer.ctypes.data % 64 // 2  # lines start with a cache line
+        self.lines = buffer[start : start + kernels.SCRATCH]
 
 
 _scratch = _Scratch()

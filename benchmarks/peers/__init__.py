@@ -1,0 +1,1 @@
+"""Other people's tools, on our work. Each is used as its own documentation shows it."""
