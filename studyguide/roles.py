@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,7 +54,8 @@ def serve(role: Role) -> int:
     sink = _CountingSink(EventFile(role.folder / "events", role.name))
     run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
     _warm_up(role)
-    run.recorder.add("start", clock() - max(0.0, Clock()() - role.started))
+    began = clock() - max(0.0, Clock()() - role.started)
+    run.recorder.add("start", began, cpu_s=round(time.process_time(), 6))
     if role.role == "sequential":
         service.sequential(run, stop)
     elif role.approach == "e":

@@ -187,13 +187,14 @@ def _enqueue(
     rest = iter(tiles)
     batch_size = min(ENQUEUE_BATCH, run.settings.queue_size)
     while batch := list(islice(rest, batch_size)):
-        start = run.recorder.clock()
+        start, cpu = run.recorder.clock(), time.thread_time()
         while queue.backlog() + len(batch) > run.settings.queue_size:
             if stop.wait(0.005):
                 return
         queue.enqueue(job, batch)
+        cpu_s = round((time.thread_time() - cpu) / len(batch), 6)
         for tile in batch:
-            run.recorder.add("enqueue", start, job.image, tile.index)
+            run.recorder.add("enqueue", start, job.image, tile.index, cpu_s=cpu_s)
 
 
 @dataclass

@@ -118,8 +118,9 @@ class Recorder:
     ) -> Iterator[dict[str, Any]]:
         """Record the time that the body takes; what it puts into the yielded dict is the detail."""
         detail: dict[str, Any] = {}
-        start = self.clock()
+        start, cpu = self.clock(), time.thread_time()
         yield detail
+        detail["cpu_s"] = round(time.thread_time() - cpu, 6)
         self.add(stage, start, image, tile, attempt, **detail)
 
     def add(

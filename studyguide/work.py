@@ -136,7 +136,7 @@ def process(task: TileTask, recorder: Recorder) -> TileResult:
     """Blur one tile."""
     from studyguide.blur import blur_window  # numba takes half a second that only workers need
 
-    with _blur_span(recorder, task.job.image, task.tile.index, task.attempt):
+    with recorder.span("blur", task.job.image, task.tile.index, task.attempt):
         return TileResult(
             task.job, task.tile, blur_window(task.window, task.job.blur), task.attempt
         )
@@ -146,16 +146,8 @@ def process_whole(job: ImageJob, pixels: Pixels, recorder: Recorder) -> Pixels:
     """Blur one image in one piece."""
     from studyguide.blur import blur_whole
 
-    with _blur_span(recorder, job.image):
+    with recorder.span("blur", job.image):
         return blur_whole(pixels, job.blur)
-
-
-@contextmanager
-def _blur_span(recorder: Recorder, image: str, tile: int = -1, attempt: int = 1) -> Iterator[None]:
-    with recorder.span("blur", image, tile, attempt) as detail:
-        cpu = time.thread_time()
-        yield
-        detail["cpu_s"] = round(time.thread_time() - cpu, 6)
 
 
 class Canvas:
@@ -197,8 +189,9 @@ class Run:
 
     def load(self, path: Path) -> tuple[ImageJob, Pixels]:
         """Load an image and describe its job."""
-        with self.recorder.span("load", path.name):
+        with self.recorder.span("load", path.name) as detail:
             pixels = images.load(path)
+            detail["shape"] = pixels.shape
             settings = self.settings
             job = ImageJob.of(path.name, pixels, settings.tile_size, settings.blur, self.id)
             return job, pixels
