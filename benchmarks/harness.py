@@ -19,6 +19,7 @@ from PIL import Image
 
 from studyguide.doctor import describe
 
+INPUT = Path(__file__).parents[1] / "images" / "input"
 RESULTS = Path(__file__).parent / "results"
 Seconds = dict[str, list[float]]  # the times of each variant, a round each
 
@@ -48,7 +49,7 @@ def spread(ratio: tuple[float, float, float]) -> str:
 
 def sample_images() -> list[Any]:
     """The five images of the course as RGBA."""
-    files = sorted((Path(__file__).parents[1] / "images" / "input").glob("*.png"))
+    files = sorted(INPUT.glob("*.png"))
     return [np.asarray(Image.open(file).convert("RGBA")) for file in files]
 
 
