@@ -7,7 +7,6 @@ thread queue, a Redis list or a Redis stream.
 import hashlib
 import json
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
