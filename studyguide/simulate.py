@@ -118,7 +118,7 @@ class Facts:
 
 def _crowd(report: RunReport) -> float:
     """How many of the other cores were busy on average, 0 to 1."""
-    cpu_s = sum(event.detail.get("cpu_s", 0.0) for event in report.timeline.events)
+    cpu_s = sum(float(event.detail.get("cpu_s", 0.0)) for event in report.timeline.events)
     cores = int(report.machine["cores"])
     return min(1.0, max(0.0, cpu_s / report.timeline.seconds - 1) / max(1, cores - 1))
 
