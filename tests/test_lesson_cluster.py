@@ -13,11 +13,11 @@ from small_cluster import NAMESPACE, VERSION, SmallCluster
 from support import SMALL
 
 import studyguide
-from studyguide import lesson_cluster
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import KillWorker
 from studyguide.lesson import Lesson, table
-from studyguide.lesson_cluster import OnCluster
+from studyguide.lesson import cluster as lesson_cluster
+from studyguide.lesson.cluster import OnCluster
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
