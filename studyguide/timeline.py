@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -229,12 +230,17 @@ class Timeline:
         processes = list(dict.fromkeys(process for process, _ in seen))
         return sorted(seen, key=lambda lane: processes.index(lane[0]))
 
-    def queue_depth(self) -> list[tuple[float, int]]:
-        """(time, tiles enqueued and not yet delivered for the first time) after each change."""
+    def first_deliveries(self) -> dict[tuple[str, int], float]:
+        """(image, tile) -> when it was handed to a worker for the first time."""
         first: dict[tuple[str, int], float] = {}
         for event in self.of("wait"):
             if event.tile >= 0:
                 first.setdefault((event.image, event.tile), event.end)
+        return first
+
+    def queue_depth(self) -> list[tuple[float, int]]:
+        """(time, tiles enqueued and not yet delivered for the first time) after each change."""
+        first = self.first_deliveries()
         changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
         changes += [(moment, -1) for moment in first.values()]
         depth, curve = 0, []
@@ -242,3 +248,72 @@ class Timeline:
             depth += step
             curve.append((moment, max(0, depth)))  # a tile may be taken before its `put` returns
         return curve
+
+
+# --- cause and effect ----------------------------------------------------------------------------
+
+IDLE_S = 0.001  # a longer gap on a lane: its thread looked into an empty queue meanwhile
+
+
+def critical_path(timeline: Timeline) -> list[Event]:
+    """The chain of spans that the end of the run waited for, in order of time.
+
+    It is followed backwards from the span that ended last. The cause of a span is what ended last
+    of all that had to end before it could: the span before it on its lane, or the start of its
+    process; `load` before `split` and `enqueue`; `enqueue`, or an earlier delivery, before `wait`;
+    `transfer` before `assemble`, that of the image's last tile where all of it is assembled at
+    once; `assemble` before `save`.
+    """
+    spans, causes = _causes(timeline)
+    path, n = [], len(spans) - 1
+    while n >= 0:
+        path.append(spans[n])
+        n = causes[n]
+    return path[::-1]
+
+
+def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
+    """All spans in order of their ends, and for each the index of its cause, -1 for none."""
+    spans = _by_end(timeline)
+    left = Counter(span.image for span in spans if span.stage == "transfer")
+    last: dict[object, int] = {}  # what is over -> the span that ended it, the last of several
+    causes = []
+    for n, span in enumerate(spans):
+        lane, tile = (span.process, span.lane), (span.image, span.tile)
+        before = last.get(lane, -1)
+        again = last.get(("wait", tile), -1) if span.stage == "wait" else -1
+        if again >= 0 and spans[before].end < span.start - IDLE_S:
+            causes.append(again)  # the worker was free: it was the lease that had to lapse
+        else:
+            causes.append(max(before, *(last.get(key, -1) for key in _needs(span))))
+        left[span.image] -= span.stage == "transfer"
+        last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n}
+        if span.stage == "start":
+            last[span.process] = n
+        if not left[span.image]:
+            last.setdefault(("whole", span.image), n)
+    return spans, causes
+
+
+def _by_end(timeline: Timeline) -> list[Event]:
+    """All spans, effects behind causes: a tile may be taken before its `put` returns."""
+    first = timeline.first_deliveries()
+
+    def key(span: Event) -> tuple[float, bool, float]:
+        taken = first.get((span.image, span.tile)) if span.stage == "enqueue" else None
+        return min(span.end, taken or span.end), span.stage == "wait", span.start
+
+    return sorted(timeline.of(*SPANS), key=key)
+
+
+def _needs(span: Event) -> list[object]:
+    """What had to be over before a span could end, beside what its own thread did."""
+    image, tile = span.image, (span.image, span.tile)
+    needs: dict[str, list[object]] = {
+        "split": [("load", image)],
+        "enqueue": [("load", image)],
+        "wait": [("enqueue", tile)],
+        "assemble": [None, ("whole", image)],
+        "save": [("assemble", image)],
+    }
+    return needs.get(span.stage, [None])

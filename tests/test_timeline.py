@@ -25,6 +25,7 @@ from studyguide.timeline import (
     EventTail,
     Recorder,
     Timeline,
+    critical_path,
 )
 
 EVENT = Event("blur", 1.5, 2.25, "worker-1", "pool-0", "a.png", 7, 2, {"cpu_s": 0.5})
@@ -122,9 +123,10 @@ def test_a_span_takes_from_the_start_of_its_body_to_its_end_with_what_the_body_n
     clock = FakeClock(10.0)
     with Recorder(kept.append, "worker-1", clock).span("blur", "a.png", 7, 2) as detail:
         clock.now = 12.5
-        detail["cpu_s"] = 2.0
+        detail["path"] = "b.png"
         assert kept == []
-    expected = Event("blur", 10.0, 12.5, "worker-1", "MainThread", "a.png", 7, 2, {"cpu_s": 2.0})
+    del kept[0].detail["cpu_s"]
+    expected = Event("blur", 10.0, 12.5, "worker-1", "MainThread", "a.png", 7, 2, {"path": "b.png"})
     assert kept == [expected]
     assert kept[0].seconds == 2.5
 
@@ -382,3 +384,112 @@ def test_a_field_that_a_later_version_adds_is_ignored() -> None:
     event = Event("run", 1.0, 1.0, "main", "lane")
     line = event.to_json().replace("{", '{"weather": "fine", ', 1)
     assert Event.from_json(line) == event
+
+
+# --- the critical path ---------------------------------------------------------------------------
+
+
+def on(lane: str, *spans: Event) -> list[Event]:
+    """The same spans on a lane of their own, in a process of the same name."""
+    return [replace(event, process=lane, lane=lane) for event in spans]
+
+
+def path_of(*lanes: list[Event]) -> list[str]:
+    timeline = Timeline(event for lane in lanes for event in lane)
+    return [f"{event.stage} {event.lane}" for event in critical_path(timeline)]
+
+
+def test_one_lane_is_its_own_critical_path() -> None:
+    steps = on("main", span("load", 0, 1), span("blur", 1, 5), span("save", 5, 6))
+    assert path_of(steps) == ["load main", "blur main", "save main"]
+    assert path_of() == []
+
+
+def work(enqueued: float, started: float) -> list[list[Event]]:
+    """One tile through coordinator, worker and assembler."""
+    begin = max(enqueued, started)
+    return [
+        on("coordinator", span("load", 0, 1), span("enqueue", 1, enqueued, tile=0)),
+        on(
+            "worker",
+            span("start", 0, started, image=""),
+            span("wait", started, begin, tile=0),
+            span("blur", begin, begin + 2, tile=0),
+            span("transfer", begin + 2, begin + 3, tile=0),
+        ),
+        on("assembler", span("assemble", begin + 3, begin + 4, tile=0)),
+        on("main", span("save", begin + 4, begin + 5)),
+    ]
+
+
+TAIL = [
+    "wait worker",
+    "blur worker",
+    "transfer worker",
+    "assemble assembler",
+    "save main",
+]
+
+
+def test_the_path_follows_a_tile_from_who_made_it_last_to_who_saves_it() -> None:
+    made = ["load coordinator", "enqueue coordinator"]
+    assert path_of(*work(enqueued=4, started=2)) == made + TAIL
+    assert path_of(*work(enqueued=2, started=4)) == ["start worker", *TAIL]
+
+
+def test_a_tile_that_is_taken_before_its_put_returns_still_comes_from_its_producer() -> None:
+    lanes = work(enqueued=4, started=2)
+    lanes[0][1] = replace(lanes[0][1], end=4.5)
+    assert path_of(*lanes)[:3] == [
+        "load coordinator",
+        "enqueue coordinator",
+        TAIL[0],
+    ]
+
+
+def test_the_path_goes_through_the_slower_of_two_workers() -> None:
+    slow = [span("blur", 0, 5, tile=0), span("transfer", 5, 6, tile=0)]
+    fast = [span("blur", 0, 6, tile=1), span("transfer", 6, 6.5, tile=1)]
+    joined = [span("assemble", 6, 7, tile=0), span("assemble", 7, 8, tile=1), span("save", 8, 9)]
+    path = path_of(on("slow", *slow), on("fast", *fast), on("assembler", *joined))
+    assert path[:3] == ["blur slow", "transfer slow", "assemble assembler"]
+
+
+def test_an_image_that_is_assembled_at_once_waits_for_its_last_tile() -> None:
+    first = on("worker-0", span("blur", 0, 1, tile=0), span("transfer", 1, 2, tile=0))
+    last = on("worker-1", span("blur", 0, 5, tile=1), span("transfer", 5, 6, tile=1))
+    joined = [span("assemble", 7, 8, tile=0), span("assemble", 8, 9, tile=1), span("save", 9, 10)]
+    assert path_of(first, last, on("assembler", *joined))[:3] == [
+        "blur worker-1",
+        "transfer worker-1",
+        "assemble assembler",
+    ]
+
+
+def test_a_free_worker_that_takes_a_tile_over_waited_for_the_one_that_had_it() -> None:
+    start = replace(span("start", 0, 1, image=""), process="dead", lane="a lane of its own")
+    dead = [start, *on("dead", span("wait", 1, 2, tile=0))]
+    idle = on(
+        "idle",
+        span("start", 0, 3, image=""),
+        replace(span("wait", 8, 9, tile=0), attempt=2),
+        span("blur", 9, 10, tile=0),
+    )
+    expected = [
+        "start a lane of its own",
+        "wait dead",
+        "wait idle",
+        "blur idle",
+    ]
+    assert path_of(dead, idle) == expected
+    busy = on("idle", span("start", 0, 8, image=""), *idle[1:])
+    assert path_of(dead, busy) == ["start idle", *expected[2:]]
+
+
+@given(found=st.lists(events, max_size=20))
+def test_whatever_the_events_say_the_path_is_a_way_through_them_without_a_loop(
+    found: list[Event],
+) -> None:
+    path = critical_path(Timeline(found))
+    assert len(path) <= sum(event.stage in SPANS for event in found)
+    assert bool(path) == any(event.stage in SPANS for event in found)
