@@ -1,4 +1,4 @@
-"""Execute the lessons and store their outputs in one canonical form.
+"""Make the lessons' skeletons, execute them, and store their outputs in one canonical form.
 
 Usage: ``python tools/refresh_notebooks.py [notebook ...]``, by default all of notebooks/.
 
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from make_skeletons import make_skeletons
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
@@ -42,6 +43,7 @@ def canonical_text(notebook: NotebookNode) -> str:
 def refresh(path: Path) -> None:
     """Execute one notebook in its own folder and replace its file; exit if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
+    make_skeletons(notebook)
     started: list[int] = []
     client = NotebookClient(
         notebook,

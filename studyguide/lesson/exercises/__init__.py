@@ -1,0 +1,84 @@
+"""The exercises of the lessons: `check("a1", answer)` says whether it is right, or gives a hint.
+
+A module per lesson, named by its letter. A checker tries an answer on cases, against the library or
+an independent computation, and returns None if all agree, or else a hint. A hint names the mistake
+that was recognised, so that it helps without giving the solution away.
+"""
+
+import dis
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from studyguide.errors import UsageError
+
+Checker = Callable[[Any], str | None]
+
+
+class Exercise(NamedTuple):
+    """What is asked, and who judges the answer."""
+
+    title: str
+    hint: Checker
+
+
+EXERCISES: dict[str, Exercise] = {}  # of the lessons imported so far
+
+
+def exercise(key: str, title: str) -> Callable[[Checker], Checker]:
+    """Register a checker under the letter of its lesson and a number, as in "b1"."""
+
+    def register(checker: Checker) -> Checker:
+        EXERCISES[key] = Exercise(title, checker)
+        return checker
+
+    return register
+
+
+def check(key: str, answer: object) -> None:
+    """Print one line on an answer: right, or not yet and a hint.
+
+    Raises
+    ------
+    UsageError
+        If there is no such exercise. A wrong answer raises nothing, nor does one that fails.
+    """
+    print(key, _verdict(find(key), answer))
+
+
+def find(key: str) -> Exercise:
+    """Look an exercise up; its lesson's module is imported when first asked for.
+
+    Raises
+    ------
+    UsageError
+        If there is no such exercise.
+    """
+    if key[:1] in list("abcdefg"):
+        import_module(f"{__name__}.{key[0]}")
+    if key not in EXERCISES:
+        raise UsageError(f"There is no exercise {key!r}", f"Known here: {', '.join(EXERCISES)}")
+    return EXERCISES[key]
+
+
+def _verdict(asked: Exercise, answer: object) -> str:
+    if is_blank(answer):
+        return "not yet: not answered yet"
+    try:
+        hint = asked.hint(answer)
+    except Exception as error:
+        return f"not yet: your answer fails with {type(error).__name__}: {error}"
+    return f"not yet: {hint}" if hint else f"right: {asked.title}"
+
+
+def is_blank(answer: object) -> bool:
+    """Whether something is still to be filled in: `...`, or a function that does nothing at all."""
+    if isinstance(answer, dict | list | tuple):
+        return any(map(is_blank, answer.values() if isinstance(answer, dict) else answer))
+    if inspect.isclass(answer):
+        return any(map(is_blank, filter(inspect.isfunction, vars(answer).values())))
+    if inspect.isfunction(answer):
+        steps = [step for step in dis.get_instructions(answer) if step.opname != "RESUME"]
+        return all(step.argval is None for step in steps)
+    return answer is None or answer is ...
