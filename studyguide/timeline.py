@@ -280,7 +280,7 @@ def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
     causes = []
     for n, span in enumerate(spans):
         lane, tile = (span.process, span.lane), (span.image, span.tile)
-        before = last.get(lane, -1)
+        before = last.get(lane, last.get(span.process, -1))
         again = last.get(("wait", tile), -1) if span.stage == "wait" else -1
         if again >= 0 and spans[before].end < span.start - IDLE_S:
             causes.append(again)  # the worker was free: it was the lease that had to lapse
@@ -290,7 +290,7 @@ def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
         last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n}
         if span.stage == "start":
             last[span.process] = n
-        if not left[span.image]:
+        if not left[span.image] and ("assemble", span.image) not in last:
             last.setdefault(("whole", span.image), n)
     return spans, causes
 
@@ -313,7 +313,7 @@ def _needs(span: Event) -> list[object]:
         "split": [("load", image)],
         "enqueue": [("load", image)],
         "wait": [("enqueue", tile)],
-        "assemble": [None, ("whole", image)],
+        "assemble": [("transfer", tile), ("whole", image)],
         "save": [("assemble", image)],
     }
     return needs.get(span.stage, [None])

@@ -450,8 +450,10 @@ def test_a_tile_that_is_taken_before_its_put_returns_still_comes_from_its_produc
 def test_the_path_goes_through_the_slower_of_two_workers() -> None:
     slow = [span("blur", 0, 5, tile=0), span("transfer", 5, 6, tile=0)]
     fast = [span("blur", 0, 6, tile=1), span("transfer", 6, 6.5, tile=1)]
-    joined = [span("assemble", 6, 7, tile=0), span("assemble", 7, 8, tile=1), span("save", 8, 9)]
-    path = path_of(on("slow", *slow), on("fast", *fast), on("assembler", *joined))
+    joined = [span("assemble", *times) for times in ((3, 4, 2), (6, 7, 0), (7, 8, 1))]
+    path = path_of(
+        on("slow", *slow), on("fast", *fast), on("assembler", *joined, span("save", 8, 9))
+    )
     assert path[:3] == ["blur slow", "transfer slow", "assemble assembler"]
 
 
