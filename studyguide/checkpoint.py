@@ -1,15 +1,14 @@
 """Where f and g keep pixels: durable, content-addressed and safe to write twice.
 
-A result's reference begins with the sha256 of its pixels (64 hex digits), so a damaged one is
-noticed and a second one of the same tile is equal to the first. `FileStore` keeps pixels in a
-folder that all roles share and only references travel through Redis; `RedisStore` is for roles that
-share no folder and keeps the pixels in Redis.
+A result's reference is the sha256 of its pixels (64 hex digits), so a damaged one is noticed and a
+second one of the same tile is equal to the first. `FileStore` keeps pixels in a folder that all
+roles share; `RedisStore` is for roles that share no folder and keeps the pixels in Redis.
 """
 
 import hashlib
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -95,7 +94,7 @@ class FileStore:
 
 
 class RedisStore:
-    """Pixels in Redis: `src:<job>` holds the windows, and results hold their own pixels."""
+    """Pixels in Redis: `src:<job>` holds the windows, `out:<job>` the results."""
 
     def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
         self.link = link
@@ -105,35 +104,41 @@ class RedisStore:
         """Store all windows of an image."""
         for tile in job.tiles:
             body = window(pixels, tile, job.blur.radius).tobytes()
-            self.link(partial(_put, self._key(job), tile.index, body))
+            self._put("src", job, str(tile.index), body)
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Fetch one window."""
-        body = self.link(lambda client: client.hget(self._key(job), str(tile.index)))
+        body = self._get("src", job, str(tile.index))
         if body is None:
             raise MessageError(f"The window of tile {tile.index} of {job.image} is not in Redis")
         return work.to_pixels(body, job.window_shape(tile))
 
     def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
-        """The reference is the digest and the pixels themselves."""
+        """Keep the pixels under their digest."""
         body = pixels.tobytes()
-        return hashlib.sha256(body).hexdigest().encode() + body
+        digest = hashlib.sha256(body).hexdigest()
+        self._put("out", job, f"{tile.index}-{digest}", body)
+        return digest.encode()
 
     def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
-        """Take the pixels out of the reference."""
-        return _checked_pixels(job, tile, _checked_digest(reference), reference[DIGEST:])
+        """Fetch the pixels."""
+        digest = _checked_digest(reference)
+        body = self._get("out", job, f"{tile.index}-{digest}")
+        if body is None:
+            raise MessageError(f"The result of tile {tile.index} of {job.image} is gone")
+        return _checked_pixels(job, tile, digest, body)
 
-    def _key(self, job: ImageJob) -> str:
-        return f"{self.prefix}src:{job.key}"
+    def _put(self, name: str, job: ImageJob, field: str, body: bytes) -> None:
+        self.link(lambda client: client.hset(f"{self.prefix}{name}:{job.key}", field, body))
 
-
-def _put(key: str, index: int, body: bytes, client: Any) -> None:
-    client.hset(key, str(index), body)
+    def _get(self, name: str, job: ImageJob, field: str) -> bytes | None:
+        found = self.link(lambda client: client.hget(f"{self.prefix}{name}:{job.key}", field))
+        return cast(bytes | None, found)
 
 
 def _checked_digest(reference: bytes) -> str:
-    digest = reference[:DIGEST].decode("ascii", "replace")
-    if len(digest) < DIGEST or not set(digest) <= set("0123456789abcdef"):
+    digest = reference.decode("ascii", "replace")
+    if len(digest) != DIGEST or not set(digest) <= set("0123456789abcdef"):
         raise MessageError(f"{digest[:20]!r} is no sha256")
     return digest
 

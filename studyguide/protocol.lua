@@ -11,8 +11,9 @@
 --   P state:<job> string  how the image ended: saved, partial or failed
 --   P enq:<job>  set      tiles that were put into the stream
 --   P done:<job> set      tiles that are finished: the checkpoint
---   P res:<job>  hash     tile -> result (digest, or digest and pixels); the truth
+--   P res:<job>  hash     tile -> digest of its result; the truth
 --   P src:<job>  hash     tile -> pixels of its window, where roles share no folder
+--   P out:<job>  hash     tile and digest -> pixels of its result, likewise
 --   P dead:<job> hash     tile -> error of its last attempt
 --
 -- Redis may replay a script only in part after a crash (the tail of its append-only file is torn),
@@ -21,7 +22,6 @@
 -- acknowledged but still there would count as work for ever; the reverse is cleared by `reclaim`.
 
 local prefix, command = KEYS[1], ARGV[1]
-local DIGEST = 64 -- hex digits of a sha256, with which every result begins
 local commands = {}
 
 local function key(name, job)
@@ -91,6 +91,16 @@ function commands.fail(entry, job, spec, tile, attempt, max_attempts, delay_ms, 
   end
   let_go('tasks', 'workers', entry)
   return verdict
+end
+
+-- give_back consumer entry spec tile attempt  -> queue a tile again that its consumer did not begin
+-- The consumer may have lost it meanwhile; then it is another's.
+function commands.give_back(consumer, entry, spec, tile, attempt)
+  local lease = redis.call('XPENDING', key('tasks'), 'workers', entry, entry, 1)
+  if lease[1] and lease[1][2] == consumer then
+    put(spec, tile, attempt)
+    let_go('tasks', 'workers', entry)
+  end
 end
 
 -- promote limit  -> how many retries came due and are in the stream again
@@ -185,13 +195,7 @@ end
 -- pixels. Digests stay: they tell a second result from the first.
 function commands.finish(entry, job, state)
   redis.call('SET', key('state', job), state)
-  redis.call('DEL', key('src', job))
-  local results = redis.call('HGETALL', key('res', job))
-  for i = 1, #results, 2 do
-    if #results[i + 1] > DIGEST then
-      redis.call('HSET', key('res', job), results[i], string.sub(results[i + 1], 1, DIGEST))
-    end
-  end
+  redis.call('UNLINK', key('src', job), key('out', job))
   let_go('ready', 'assemblers', entry)
 end
 

@@ -313,6 +313,12 @@ class StreamQueue:
         what = (lease.attempt, max_attempts, delay_ms, error, len(job.tiles))
         return str(self._call("fail", *where, *what).decode())
 
+    def give_back(self, consumer: str, leases: Iterable[Lease]) -> None:
+        """Let go of tiles that were not begun, for others to take at once."""
+        for lease in leases:
+            what = (lease.job.to_json(), lease.tile.index, lease.attempt)
+            self._call("give_back", consumer, lease.entry, *what)
+
     def promote(self) -> int:
         """Put retries that came due into the stream; return how many."""
         return int(self._call("promote", 100))

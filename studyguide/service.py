@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.05  # how often a coordinator looks how far the run is
 SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
+READ_BATCH = 8  # tiles that a worker takes in one call at most,
+READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
 
 
 def sequential(run: Run, stop: threading.Event) -> None:
@@ -275,16 +278,31 @@ class StreamWorker:
 
     def work(self, stop: threading.Event) -> None:
         """Take and handle tiles; on `stop` the tile in hand is finished and no other begun."""
+        consumer, count = self.leases.consumer, 1
         while not stop.is_set():
             start = self.run.recorder.clock()
-            for lease in self._overdue() or self.queue.read(self.leases.consumer):
-                image, tile = lease.job.image, lease.tile.index
-                if lease.owner:
-                    owner = lease.owner
-                    self.run.recorder.mark("reclaim", image, tile, lease.trial, from_worker=owner)
-                self.run.recorder.add("wait", start, image, tile, lease.trial)
-                with self.leases.holding(lease.entry):
-                    self._handle(lease)
+            leases = deque(self._overdue() or self.queue.read(consumer, count))
+            taken, begun = len(leases), time.monotonic()
+            while leases and not stop.is_set() and not self._stale(begun):
+                self._begin(leases.popleft(), start)
+                start = self.run.recorder.clock()
+            self.queue.give_back(consumer, leases)
+            count = read_ahead(taken - len(leases), time.monotonic() - begun)
+
+    def _stale(self, taken: float) -> bool:
+        """Tiles that wait behind a slow one are given back before their leases lapse.
+
+        Only a tile that was begun is renewed, in a third of the visibility timeout at the latest.
+        """
+        return time.monotonic() - taken > self.run.settings.delivery.visibility_s / 2
+
+    def _begin(self, lease: Lease, start: float) -> None:
+        image, tile, recorder = lease.job.image, lease.tile.index, self.run.recorder
+        if lease.owner:
+            recorder.mark("reclaim", image, tile, lease.trial, from_worker=lease.owner)
+        recorder.add("wait", start, image, tile, lease.trial)
+        with self.leases.holding(lease.entry):
+            self._handle(lease)
 
     def _overdue(self) -> list[Lease]:
         """A few times per visibility timeout: retries that came due, tiles that others let lapse.
@@ -339,6 +357,11 @@ class StreamWorker:
             self.run.recorder.mark(
                 verdict, lease.job.image, lease.tile.index, lease.trial, **detail
             )
+
+
+def read_ahead(tiles: int, seconds: float) -> int:
+    """How many tiles to take in the next call, where the last so many took so long."""
+    return max(1, min(READ_BATCH, int(READ_AHEAD_S * tiles / max(seconds, 1e-9))))
 
 
 def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> TileResult:

@@ -69,6 +69,10 @@ class ImageJob:
 
     def to_json(self) -> str:
         """Canonical JSON: equal jobs give equal text."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:  # every call of the queue's script sends it
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
 

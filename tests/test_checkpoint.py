@@ -245,11 +245,18 @@ def test_a_tile_that_the_job_does_not_have_is_refused(index: object) -> None:
 # RedisStore
 
 
-def test_a_result_whose_pixels_were_damaged_in_redis_is_refused(in_redis: RedisStore) -> None:
+def test_a_result_whose_pixels_were_damaged_in_redis_is_refused(
+    in_redis: RedisStore, client: redis.Redis
+) -> None:
     reference = in_redis.put_result(JOB, TILE, core())
-    for damaged in (reference[:-1], reference + b"x", reference[:-1] + b"x", reference[:64]):
+    key, field = f"{{sg}}:out:{JOB.key}", f"0-{reference.decode()}"
+    for damaged in (b"", b"short", core().tobytes()[:-1] + b"x"):
+        client.hset(key, field, damaged)
         with pytest.raises(MessageError, match=r"tile 0 of grain\.png"):
-            in_redis.result(JOB, TILE, damaged)
+            in_redis.result(JOB, TILE, reference)
+    client.hdel(key, field)
+    with pytest.raises(MessageError, match="is gone"):
+        in_redis.result(JOB, TILE, reference)
 
 
 def test_a_window_of_another_size_in_redis_is_refused(
@@ -263,5 +270,4 @@ def test_a_window_of_another_size_in_redis_is_refused(
 
 def test_both_stores_name_a_result_alike(files: FileStore, in_redis: RedisStore) -> None:
     digest = images.sha256(core()).encode()
-    assert files.put_result(JOB, TILE, core()) == in_redis.put_result(JOB, TILE, core())[:64]
-    assert files.put_result(JOB, TILE, core()) == digest
+    assert [store.put_result(JOB, TILE, core()) for store in (files, in_redis)] == [digest] * 2

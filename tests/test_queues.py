@@ -130,6 +130,26 @@ def test_a_job_that_has_ended_is_not_announced_again(
     assert is_drained(client, "ready")
 
 
+# give back
+
+
+def test_a_tile_that_is_given_back_is_delivered_as_if_for_the_first_time(
+    queue: StreamQueue, client: redis.Redis
+) -> None:
+    queue.give_back("w", [take_one(queue)])
+    again = take(queue, "other")
+    assert (again.tile, again.attempt, again.trial) == (JOB.tiles[0], 1, 1)
+    queue.commit(again, RESULT)
+    assert is_drained(client)
+
+
+def test_a_tile_that_was_lost_to_another_is_not_given_back(queue: StreamQueue) -> None:
+    lease = take_one(queue)
+    assert queue.reclaim("other", 0)
+    queue.give_back("w", [lease])
+    assert (queue.backlog(), queue.read("third")) == (1, [])
+
+
 # fail, promote
 
 
@@ -387,6 +407,7 @@ AFTER_A_FLUSH: dict[str, Callable[[StreamQueue], object]] = {
     "read": lambda queue: queue.read("w"),
     "commit": lambda queue: queue.commit(Lease("1-1", JOB, JOB.tiles[0]), RESULT),
     "fail": lambda queue: queue.fail(Lease("1-1", JOB, JOB.tiles[0]), "no luck", 1, 1),
+    "give_back": lambda queue: queue.give_back("w", [Lease("1-1", JOB, JOB.tiles[0])]),
     "promote": lambda queue: queue.promote(),
     "beat": lambda queue: queue.beat("tasks", "w", 60, ["1-1"]),
     "reclaim": lambda queue: queue.reclaim("w", 0),
