@@ -415,6 +415,7 @@ def test_saving_writes_a_png_by_the_images_stem_and_records_path_and_digest(
     np.testing.assert_array_equal(images.load(path), PIXELS)
     (event,) = events
     assert (event.stage, event.image) == ("save", "chart.tiff")
+    assert event.detail.pop("cpu_s") >= 0
     assert event.detail == {"path": str(path), "pixels_sha256": images.sha256(PIXELS)}
 
 
