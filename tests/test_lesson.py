@@ -217,3 +217,10 @@ def test_a_heat_map_writes_all_times_and_frames_the_fastest() -> None:
     (frame,) = axes.lines
     assert (np.mean(frame.get_xdata()[:4]), np.mean(frame.get_ydata()[:4])) == (0, 1)
     assert chart.name == "Sweep: 2 by 2"
+
+
+def test_run_locks_the_guess(lesson: Lesson) -> None:
+    guess = lesson.predict("wall time", 0.0, 1.0, 0.5, "s")
+    lesson.run()
+    with pytest.raises(UsageError, match="locked"):
+        guess.value = 0.1

@@ -76,6 +76,14 @@ def test_every_exercise_has_wrong_answers_and_a_heading_in_its_lesson() -> None:
 
 
 @pytest.mark.parametrize("letter", sorted({key[0] for key in WRONG}))
+def test_exercises_of_a_lesson_are_three_or_more_from_easy_to_hard(letter: str) -> None:
+    stars = [len(stars) for _, stars, _ in headings(letter)]
+    assert len(stars) >= 3
+    assert stars == sorted(stars)
+    assert stars[-1] > stars[0]
+
+
+@pytest.mark.parametrize("letter", sorted({key[0] for key in WRONG}))
 def test_solutions_are_folded(letter: str) -> None:
     assert all(cell.metadata.jupyter.source_hidden for cell in tagged(stored(letter), "solution"))
 

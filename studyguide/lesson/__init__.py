@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from numpy.typing import ArrayLike
 
 from studyguide import course
@@ -31,6 +31,9 @@ from studyguide.errors import UsageError
 from studyguide.report import RunReport
 from studyguide.runs import run
 from studyguide.tiles import Pixels
+
+if TYPE_CHECKING:
+    from studyguide.lesson.predict import Guess
 
 Span = tuple[float, float]  # start and end, in seconds
 
@@ -60,13 +63,25 @@ class Lesson:
         self._threads = set(threading.enumerate())
         self._had_children = _has_children()
         self._reference: RunReport | None = None
+        self._guesses: list[Guess] = []
         where = "threads of this process" if self.approach.on_threads else "local processes"
         print(f"{'lesson':12} {letter}: {self.approach.title}, on {where}")
         for name, value in describe().items():
             print(f"{name:12} {value}")
 
+    def predict(self, question: str, low: float, high: float, default: float, unit: str) -> "Guess":
+        """Ask the reader for a number, which the next run locks; see `predict.Guess`."""
+        from studyguide.lesson.predict import Guess  # ipywidgets: only where somebody guesses
+
+        guess = Guess(question, low, high, default, unit)
+        self._guesses.append(guess)
+        display(guess)
+        return guess
+
     def run(self, letter: str | None = None, **options: Any) -> RunReport:
-        """Run an approach, the lesson's own by default, on the sample images."""
+        """Run an approach, the lesson's own by default, on the sample images; lock all guesses."""
+        for guess in self._guesses:
+            guess.lock()
         places = {"images": self.images, "output": self.folder / "output"}
         options = {**places, **self.options, **options}
         return run(letter or self.approach.letter, **options)

@@ -12,6 +12,18 @@ def centred(size):
     return np.arange(size) - size // 2
 
 
+def share(profile, stage):
+    return profile[stage] / sum(profile.values())
+
+
+def shrunk(profile, stage, times):
+    return sum(profile.values()) - profile[stage] * (1 - 1 / times)
+
+
+def amdahl(part, times):
+    return 1 / (1 - part + part / times)
+
+
 WRONG = {
     "a1": [
         (lambda size, sigma: np.exp(-(centred(size) ** 2) / (2 * sigma**2)), "divide by their sum"),
@@ -20,5 +32,27 @@ WRONG = {
         (lambda size, sigma: gauss(centred(size), 2 * sigma), "σ is squared"),
         (lambda size, sigma: gauss(np.arange(-size, size + 1), 2 * sigma**2), "must be 21 weights"),
         (lambda size, sigma: np.full(size, 1 / size), "the exponent is not"),
+    ],
+    "a2": [
+        (lambda i, n: min(max(i, 0), n), "n - 1, not n"),
+        (lambda i, n: i % n, "wraps around"),
+        (lambda i, n: int(np.pad(np.arange(n), 2 * n, mode="reflect")[i + 2 * n]), "mirrors"),
+        (lambda i, n: max(i, 0), "what about n"),
+        (lambda i, n: min(i, n - 1), "from the other end"),
+        (lambda i, n: 0, "for (1, 5) the answer is 1, and yours is 0"),
+    ],
+    "a3": [
+        (lambda profile, stage, times: times, "the others take as long as before"),
+        (lambda profile, stage, times: share(profile, stage), "the part that the stage takes"),
+        (lambda profile, stage, times: 1 / (1 - share(profile, stage)), "no time at all"),
+        (lambda profile, stage, times: shrunk(profile, stage, times), "in seconds"),
+        (
+            lambda profile, stage, times: shrunk(profile, stage, times) / sum(profile.values()),
+            "its inverse",
+        ),
+        (
+            lambda profile, stage, times: amdahl(1 - share(profile, stage), times),
+            "the other stages",
+        ),
     ],
 }

@@ -7,9 +7,11 @@ that was recognised, so that it helps without giving the solution away.
 
 import dis
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from studyguide.errors import UsageError
 
@@ -82,3 +84,47 @@ def is_blank(answer: object) -> bool:
         steps = [step for step in dis.get_instructions(answer) if step.opname != "RESUME"]
         return all(step.argval is None for step in steps)
     return answer is None or answer is ...
+
+
+def judge(
+    answer: Callable[..., Any],
+    cases: Sequence[tuple[Any, ...]],
+    right: Callable[..., Any],
+    usual: Mapping[str, Callable[..., Any]],
+) -> str | None:
+    """Compare an answer with the right one on cases: None, or a hint.
+
+    Parameters
+    ----------
+    answer, right : callable
+    cases : sequence of tuple
+        The arguments of each call.
+    usual : mapping of str to callable
+        Usual wrong answers, by their hint: the first that agrees with the answer in every case.
+    """
+    given = [answer(*case) for case in cases]
+    if _agree(given, wanted := [right(*case) for case in cases]):
+        return None
+    for hint, wrong in usual.items():
+        if _agree(given, [wrong(*case) for case in cases]):
+            return hint
+    pairs = zip(cases, given, wanted, strict=True)
+    case, got, want = next(each for each in pairs if not _agree([each[1]], [each[2]]))
+    asked = ", ".join(map(repr, case))
+    return f"for ({asked}) the answer is {_short(want)}, and yours is {_short(got)}"
+
+
+def _agree(given: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """Whether results are equal; numbers up to rounding."""
+    return all(map(_equal, given, wanted))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return np.shape(one) == np.shape(other) and bool(np.allclose(one, other))
+    except TypeError:  # not numbers
+        return bool(one == other)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -1,0 +1,64 @@
+"""A guess can be changed until the run begins, and is laid over the measurement."""
+
+from math import inf
+
+import pytest
+
+from studyguide.errors import UsageError
+from studyguide.lesson.predict import Guess
+
+
+@pytest.fixture
+def guess() -> Guess:
+    return Guess("speed-up", 0.0, 10.0, 4.0, "times")
+
+
+def test_guess_that_nobody_touches_is_the_default(guess: Guess) -> None:
+    guess.lock()
+    assert guess.value == 4
+
+
+def test_guess_is_changed_by_slider_or_by_program(guess: Guess) -> None:
+    guess.slider.value = 3
+    assert guess.value == 3
+    guess.value = 2
+    assert guess.slider.value == 2
+
+
+def test_button_locks_the_guess(guess: Guess) -> None:
+    guess.button.click()
+    assert guess.slider.disabled
+    with pytest.raises(UsageError, match="locked at 4 times"):
+        guess.value = 2
+    guess.slider.value = 2  # a late message from the browser
+    assert guess.value == 4
+
+
+def test_guess_outside_the_slider_is_refused(guess: Guess) -> None:
+    with pytest.raises(UsageError, match="0 to 10 times"):
+        guess.value = 11
+    assert guess.value == 4
+
+
+def test_whole_ends_make_whole_steps() -> None:
+    assert Guess("lost", 0, 9, 1, "tiles").slider.step == 1
+
+
+def test_reader_without_widgets_sees_the_question_and_the_default(guess: Guess) -> None:
+    bundle = guess._repr_mimebundle_()
+    assert bundle["text/plain"] == "speed-up: 4 times, if you do not say otherwise"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize(("measured", "cause"), [(6.0, "low"), (4.1, "close"), (1.0, "high")])
+def test_error_has_its_likely_cause(guess: Guess, measured: float, cause: str) -> None:
+    text = guess.compare(measured, {"Amdahl": 3.0}, {-1.0: "low", 1.0: "close", inf: "high"}).data
+    assert text.endswith(f"measurement:** {cause}")
+    assert f"| **measured** | {measured:.3g} | +0 |" in text
+    assert f"| Amdahl | 3 | {3 - measured:+.2g} |" in text
+
+
+def test_comparing_locks(guess: Guess) -> None:
+    guess.compare(0.0, {}, {inf: ""})
+    with pytest.raises(UsageError):
+        guess.value = 2
