@@ -87,6 +87,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)"
     )
+    parser.add_argument(
+        "--resume", default="", metavar="RUN", help="go on with a run of f or g that was cut short"
+    )
     _add_fault(parser)
     add_options(parser)
     parser.set_defaults(command=_run)
@@ -102,6 +105,7 @@ def _run(given: argparse.Namespace) -> int:
     from studyguide.report import RunReport, comparison
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as after Ctrl-C
+    logging.getLogger("studyguide.runs").setLevel(logging.INFO)  # the name that --resume takes
     reports: list[RunReport] = []
     failed = False
     for letter in _letters(given.approaches):
@@ -139,7 +143,8 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
 
     chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
     shown = sys.stderr.isatty()
-    total = expected_blurs(letter, _settings(given)) if shown else 0
+    known = shown and not given.resume  # a resumed run has settings of its own
+    total = expected_blurs(letter, _settings(given)) if known else None
     with tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False) as bar:
         return run(
             letter,
@@ -149,6 +154,7 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
             on_event=lambda event: bar.update() if event.stage == "blur" else None,
             chaos=chaos,
             faults=given.fault,
+            resume=given.resume,
             **_settings(given),
         )
 

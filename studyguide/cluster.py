@@ -56,6 +56,7 @@ class Cluster(ABC):
         self.blurred = 0  # tiles so far
         self.failures = 0  # images so far
         self.run_id = f"{time.time_ns():x}"
+        self.cut_short = False  # it ends with an error, or was told to stop
         self._tail = EventTail(folder / "events")
 
     @abstractmethod
@@ -106,7 +107,8 @@ class Cluster(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.cut_short = kind is not None
         self.close()
 
 
@@ -251,7 +253,7 @@ class LocalCluster(Cluster):
         self.read_events()
         if self.redis:
             self.redis.stop()
-        elif self.redis_url:
+        elif self.redis_url and not (self.cut_short and self.approach in "fg"):
             clear(self.redis_url, self._prefix)
         self._reaper.close()
 

@@ -7,6 +7,7 @@ a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred a
 
 import hashlib
 import os
+import re
 import struct
 import threading
 import warnings
@@ -203,10 +204,25 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep(folder: Path, pid: int) -> None:
-    """Remove what a process that was killed was just writing into a folder with `atomic`."""
-    for path in folder.glob(f".*.{pid}-*.tmp"):
-        path.unlink(missing_ok=True)
+def sweep(folder: Path, pid: int | None = None) -> None:
+    """Remove what a process that was killed was just writing into a folder with `atomic`.
+
+    Without `pid`, what any process that runs no more was writing.
+    """
+    for path in folder.glob(".*.tmp"):
+        found = re.search(r"\.(\d+)-\d+\.tmp$", path.name)
+        if found and (int(found[1]) == pid if pid else not _runs(int(found[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def check_writable(folder: Path, option: str = "--output") -> None:

@@ -172,7 +172,7 @@ class Kubectl:
         archive = self.execute(target, "tar", "-cf", "-", "-C", folder, ".")
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-                bodies = [(item.name, tar.extractfile(item)) for item in tar]
+                bodies = [(item.name, tar.extractfile(item)) for item in tar if item.isfile()]
                 return {PurePosixPath(name).name: body.read() for name, body in bodies if body}
         except tarfile.TarError as error:
             raise ToolError(["kubectl", "exec", target, "tar"], 0, str(error), AGAIN) from error

@@ -1,9 +1,16 @@
 """One run from its settings to its report."""
 
+import fcntl
+import json
+import logging
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +25,10 @@ from studyguide.tiles import grid
 from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Run
 
+log = logging.getLogger(__name__)
+
 BACKENDS = ("local", "kubernetes")
+RESUMABLE = ("f", "g")  # whose state outlives all of their processes
 ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
 
 
@@ -31,6 +41,7 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     chaos: Sequence[Chaos] = (),
     faults: Sequence[str] = (),
+    resume: str = "",
     **settings: Any,
 ) -> RunReport:
     """Blur a folder of images in one of the seven ways.
@@ -50,6 +61,9 @@ def run(
         What strikes the cluster in d to g, for example `KillWorker(after=20)`.
     faults : sequence of str, optional
         Faults planted on tiles in e to g, for example "flaky:chart.png:7".
+    resume : str, optional
+        Name of a run of f or g on this machine that was cut short: go on with it. It keeps the
+        settings that it had; those given here come before them.
     **settings
         Any of `studyguide.settings.OPTIONS`: images, output, workers, tile_size, kernel_size,
         sigma, method, ...
@@ -62,7 +76,8 @@ def run(
     Raises
     ------
     UsageError
-        If a setting is wrong, the folder of images is empty or the output cannot be written.
+        If a setting is wrong, the folder of images is empty, the output cannot be written, or there
+        is nothing to resume.
     QueueError, ToolError
         If Redis or a process failed for good.
     """
@@ -71,6 +86,9 @@ def run(
     if backend not in BACKENDS:
         raise UsageError(f"The backend is {backend!r}", f"Use one of {', '.join(BACKENDS)}")
     chosen = APPROACHES[approach]
+    resumable = backend == "local" and approach in RESUMABLE
+    if resume:
+        settings = _settings_of(resume, approach if resumable else "") | settings
     checked = _settings(chosen, settings)
     planted = [Fault.parse(text) for text in faults]
     paths, _ = images.find(checked.images)
@@ -81,9 +99,16 @@ def run(
     if chosen.on_threads:
         _run_threads(chosen.on_threads, checked, Recorder(events))
     elif chosen.on_cluster:
-        with _cluster(chosen, checked, Recorder(events), backend, keep) as cluster:
-            cluster.chaos, cluster.faults = chaos, planted
-            chosen.on_cluster(cluster)
+        run_id = resume or f"{time.time_ns():x}"
+        with _folder(run_id, resumable) as folder:
+            _note_settings(folder, approach, settings)
+            images.sweep(checked.output)
+            recorder = Recorder(events)
+            with _kind(backend, keep)(checked, approach, folder, recorder) as cluster:
+                cluster.run_id, cluster.chaos, cluster.faults = run_id, chaos, planted
+                if backend == "local":
+                    recorder.mark("run")
+                chosen.on_cluster(cluster)
     _tell_unfinished(paths, events)
     where = "local" if chosen.on_threads else backend
     made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
@@ -124,22 +149,70 @@ def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: 
 
 
 @contextmanager
-def _cluster(
-    chosen: Approach, settings: Settings, recorder: Recorder, backend: str, keep: bool
-) -> Iterator[Cluster]:
-    """Make the cluster that the backend names, with a folder of its own that goes with it."""
-    with tempfile.TemporaryDirectory(prefix="studyguide-") as name:
-        folder = Path(name)
-        if backend == "kubernetes":
-            from studyguide.kubernetes import KubernetesCluster
+def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
+    """The folder of a run on a cluster; it is kept if the run is cut short and can be resumed."""
+    folder = _place(run_id)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own")
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with us, however we end
+        except OSError as error:
+            raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
+        if resumable:
+            log.info("run %s, in %s", run_id, folder)
+        try:
+            yield folder
+        except BaseException:
+            if resumable and (folder / "events").exists():
+                log.warning("run %s was cut short; --resume %s goes on with it", run_id, run_id)
+            else:
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
 
-            pods = KubernetesCluster(settings, chosen.letter, folder, recorder, keep)
-            with pods:
-                yield pods
-        else:
-            with LocalCluster(settings, chosen.letter, folder, recorder) as processes:
-                recorder.mark("run")
-                yield processes
+
+def _place(run_id: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"studyguide-{run_id}"
+
+
+def _note_settings(folder: Path, approach: str, given: dict[str, Any]) -> None:
+    """Write down what `--resume` needs to know."""
+    text = json.dumps({"approach": approach, "settings": given}, default=str)
+    with images.atomic(folder / "run.json") as file:
+        file.write(text.encode())
+
+
+def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
+    """The settings of a run that was cut short.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run of that approach.
+    """
+    path = _place(run_id) / "run.json"
+    try:
+        # A name is of letters and digits, so that it cannot lead to another folder.
+        noted = json.loads(path.read_bytes()) if run_id.isalnum() else {}
+    except (OSError, ValueError):
+        noted = {}
+    if not approach or noted.get("approach") != approach:
+        raise UsageError(
+            f"There is no run {run_id!r} to resume in {path.parents[1]}",
+            "Only runs of f and g on this machine that were cut short can be resumed, by their own "
+            "letter and with the same TMPDIR",
+        )
+    return dict(noted["settings"])
+
+
+def _kind(backend: str, keep: bool) -> Callable[[Settings, str, Path, Recorder], Cluster]:
+    if backend == "local":
+        return LocalCluster
+    from studyguide.kubernetes import KubernetesCluster
+
+    return partial(KubernetesCluster, keep=keep)
 
 
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +36,9 @@ from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.cluster import GRACE_S
 from studyguide.redis_server import RedisServer
+from studyguide.report import read_log
 from studyguide.settings import Blur
+from studyguide.timeline import EventTail
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="this system has no /proc"
@@ -277,6 +282,9 @@ def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
     assert (done.returncode, json.loads(done.stdout)) == (1, [])
     assert "studyguide: approach f: " in done.stderr
     assert str(small_disk) in done.stderr
+    for kept in small_disk.glob("studyguide-*"):
+        assert f"--resume {kept.name.removeprefix('studyguide-')} goes on with it" in done.stderr
+        shutil.rmtree(kept)
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
@@ -348,8 +356,86 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
     done = cli.end(process)
     assert done.returncode == code
     wait_until(lambda: not cli.left_behind())
-    if number != signal.SIGKILL:  # which nobody can clean up after
-        assert list((cli.folder / "tmp").iterdir()) == []
+    (kept,) = (cli.folder / "tmp").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o700
+    run = kept.name.removeprefix("studyguide-")
+    assert f"run {run}, in {kept}" in done.stderr
+    if number != signal.SIGKILL:  # which leaves us no last word
+        assert f"--resume {run} goes on with it" in done.stderr
+
+
+# a run that was cut short goes on
+
+
+def kill_all(cli: Cli) -> None:
+    """SIGKILL every process of a run, those that would clean up after others first."""
+    while found := cli.left_behind():
+        for pid in (int(command.split()[0]) for command in found):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def tiles_of(folder: Path, stage: str) -> list[tuple[str, int]]:
+    return [
+        (event.image, event.tile)
+        for event in EventTail(folder / "events").read()
+        if event.stage == stage and event.tile >= 0
+    ]
+
+
+@needs_proc
+@pytest.mark.parametrize("letter", ["f", "g"])
+def test_a_run_whose_every_process_was_killed_goes_on_and_repeats_no_finished_tile(
+    letter: str, cli: Cli
+) -> None:
+    process = cli.start(*cli.run_arguments(letter, "--fault", "slow:grain.png:7"))
+    folder: Path = wait_until(lambda: next((cli.folder / "tmp").glob("studyguide-*"), None))
+    wait_until(lambda: ("grain.png", 7) in tiles_of(folder, "wait"))
+    kill_all(cli)
+    assert cli.end(process).returncode == -signal.SIGKILL
+    finished = set(tiles_of(folder, "transfer"))
+    assert finished
+    assert ("grain.png", 7) not in finished
+    run = folder.name.removeprefix("studyguide-")
+    places = ("--logs", "logs")
+    other = "g" if letter == "f" else "f"
+    assert "There is no run" in cli("run", other, *places, "--resume", run).stderr
+    done = cli("run", letter, *places, "--resume", run, "--json")
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert report["ledger"]["assembled"] == sum(TILES.values())
+    assert report["lost_tiles"] == 0
+    assert cli.saved(letter) == expected()
+    (log,) = (cli.folder / "logs").glob("*.json")
+    blurs = Counter((e.image, e.tile) for e in read_log(log).timeline.of("blur"))
+    assert {tile: blurs[tile] for tile in finished} == dict.fromkeys(finished, 1)
+    assert set(blurs) == {(name, n) for name, count in TILES.items() for n in range(count)}
+    assert list((cli.folder / "tmp").iterdir()) == []
+
+
+@needs_proc
+def test_a_run_that_still_goes_on_is_not_resumed(cli: Cli) -> None:
+    process = cli.start(*cli.run_arguments("f", "--fault", "slow:grain.png:7"))
+    folder: Path = wait_until(lambda: next((cli.folder / "tmp").glob("studyguide-*/events"), None))
+    run = folder.parent.name.removeprefix("studyguide-")
+    done = cli("run", "f", "--resume", run)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"The run {run} still goes on. Wait for its end." in done.stderr
+    assert cli.end(process).returncode == 0
+    assert cli.saved("f") == expected()
+
+
+@pytest.mark.parametrize(
+    ("letter", "run"), [("f", "1234abcd"), ("f", "../elsewhere"), ("f", "x/../y"), ("a", "1234")]
+)
+def test_a_run_that_is_not_there_is_not_resumed(letter: str, run: str, cli: Cli) -> None:
+    (cli.folder / "elsewhere").mkdir()
+    (cli.folder / "elsewhere" / "run.json").write_text('{"approach": "f", "settings": {}}')
+    (cli.folder / "tmp" / "studyguide-..").mkdir()
+    done = cli("run", letter, "--resume", run)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"There is no run {run!r} to resume in" in line
 
 
 # roles by hand
