@@ -105,8 +105,12 @@ class Chart(Figure):
         self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top")
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        image = base64.b64encode(_png(self, self.alt)).decode()
+        image = base64.b64encode(self.png()).decode()
         return {"image/png": image, "text/plain": self.name}, {"image/png": {"alt": self.alt}}
+
+    def png(self) -> bytes:
+        """The picture, with its alt text as metadata."""
+        return _png(self, self.alt)
 
     def place(self, names: Sequence[str], top: float, height: float) -> Axes:
         """Add axes below `top` (inches), with room for names on their left."""

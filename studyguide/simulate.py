@@ -438,20 +438,21 @@ def gustafson(serial: float, workers: float) -> float:
     return workers + (1 - workers) * serial
 
 
-def demands(costs: Costs, workers: int, samples: int) -> dict[str, float]:
+def demands(costs: Costs, workers: int, samples: int, others: int = 1) -> dict[str, float]:
     """Seconds that each station of e, f or g is busy for one tile, each process on its own core.
 
     The greatest of them is the bottleneck: no more than 1 / demand tiles a second pass it.
+    `others` is how many coordinators there are, and assemblers; Redis is one.
     """
     blur = costs.blur[0] + costs.blur[1] * samples
     return {
-        "coordinator": (costs.load + costs.split) * samples + costs.enqueue,
+        "coordinator": ((costs.load + costs.split) * samples + costs.enqueue) / others,
         "Redis": costs.server,
         "workers": (blur + costs.transfer) / workers,
-        "assembler": (costs.assemble + costs.save) * samples,
+        "assembler": (costs.assemble + costs.save) * samples / others,
     }
 
 
-def bound(costs: Costs, workers: int, tiles: int, samples: int) -> float:
+def bound(costs: Costs, busy: dict[str, float], tiles: int) -> float:
     """Seconds below which no run of so many equal tiles can end (the bottleneck law)."""
-    return costs.start + tiles * max(demands(costs, workers, samples).values())
+    return costs.start + tiles * max(busy.values())

@@ -1,0 +1,64 @@
+"""Charts with sliders: what they say follows the sliders, and readers without widgets see them."""
+
+from pathlib import Path
+
+import ipywidgets
+import pytest
+from support import SMALL, TILES, make_images
+
+from studyguide.lesson.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps
+from studyguide.runs import run
+from studyguide.simulate import Costs
+
+COSTS = Costs(load=1e-9, save=2e-9, blur=(1e-4, 4e-8), start=0.5, server=1e-4, transfer=1e-4)
+SAMPLES = 256 * 256 * 4
+
+
+@pytest.fixture(scope="module")
+def scale() -> Explorer:
+    return explore_scale(COSTS, SAMPLES)
+
+
+def test_steps_go_up_by_about_two_to_the_top() -> None:
+    assert steps(100) == [1, 2, 5, 10, 20, 50, 100]
+
+
+@pytest.mark.parametrize(
+    ("workers", "others", "bottleneck"),
+    [(1, 1, "workers"), (10_000, 1, "assembler"), (10_000, 100, "Redis")],
+)
+def test_the_chart_names_the_bottleneck_at_which_the_sliders_stand(
+    scale: Explorer, workers: int, others: int, bottleneck: str
+) -> None:
+    scale.sliders["workers"].value, scale.sliders["others"].value = workers, others
+    assert f"{workers:,} workers" in scale.chart.alt
+    assert f"bottleneck: {bottleneck};" in scale.chart.alt
+
+
+def test_a_moved_slider_draws_the_picture_anew_and_its_alt_text(scale: Explorer) -> None:
+    scale.sliders["tiles"].value = 1000
+    before = bytes(scale.image.value)
+    scale.sliders["tiles"].value = 10_000_000
+    assert bytes(scale.image.value) != before
+    assert bytes(scale.image.value).startswith(b"\x89PNG")
+    assert "10,000,000 tiles" in scale.image.tooltip
+
+
+def test_a_reader_without_widgets_sees_the_picture_and_a_widget_has_its_sliders() -> None:
+    explorer = explore_speed_up(0.2, 2, {1: 1.0, 2: 1.6})
+    bundle, metadata = explorer._repr_mimebundle_()
+    assert bundle["text/plain"] == "Speed-up by workers"
+    assert "image/png" in bundle
+    assert "never more than 5.0 times" in metadata["image/png"]["alt"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert isinstance(explorer.sliders["serial_share"], ipywidgets.SelectionSlider)
+
+
+def test_costs_of_a_run_are_fitted_with_what_redis_used_for_a_tile(tmp_path: Path) -> None:
+    probe = ServerProbe()
+    options = SMALL | {"images": make_images(tmp_path / "in"), "output": tmp_path / "out"}
+    report = run("e", workers=2, chaos=[probe], **options)
+    costs = Costs.fit([report], server=probe.cpu_s / report.tiles)
+    assert report.tiles == sum(TILES.values())
+    assert 0 < costs.server < report.wall_s
+    assert "tiles" in explore_scale(costs, 256).chart.alt
