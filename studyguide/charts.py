@@ -174,6 +174,7 @@ class Bar(NamedTuple):
     lane: Lane
     start: float
     end: float
+    span: Event
 
 
 class Scene:
@@ -191,7 +192,7 @@ class Scene:
                 self.spans.setdefault(lane, []).append(span)
         self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
         self.bars = self.held + [
-            Bar(_kind(span), lane, self.at(span.start), self.at(span.end))
+            Bar(_kind(span), lane, self.at(span.start), self.at(span.end), span)
             for lane, spans in self.spans.items()
             for span in spans
         ]
@@ -249,7 +250,7 @@ class Scene:
             past = [span for span in self.spans[lane] if span.end <= death.start and span.tile >= 0]
             turns = [span for span in past if span.stage in ("wait", "transfer")]
             if turns and turns[-1].stage == "wait":
-                yield Bar("held", lane, self.at(turns[-1].end), self.at(death.start))
+                yield Bar("held", lane, self.at(turns[-1].end), self.at(death.start), turns[-1])
 
 
 def _lane(event: Event) -> Lane:
@@ -273,12 +274,12 @@ def _shares(bars: Sequence[Bar], edges: Floats, lanes: int = 1) -> dict[str, Flo
     for kind in LOOKS:
         times = np.array([(bar.start, bar.end) for bar in bars if bar.kind == kind])
         if len(times):
-            spent = _elapsed(times[:, 0], edges) - _elapsed(times[:, 1], edges)
+            spent = elapsed(times[:, 0], edges) - elapsed(times[:, 1], edges)
             shares[kind] = np.diff(spent) / np.diff(edges) / lanes
     return shares
 
 
-def _elapsed(moments: Floats, edges: Floats) -> Floats:
+def elapsed(moments: Floats, edges: Floats) -> Floats:
     """At each edge, the seconds since each moment before it, summed."""
     before = np.searchsorted(np.sort(moments), edges)
     sums: Floats = before * edges - np.append(0.0, np.cumsum(np.sort(moments)))[before]

@@ -230,17 +230,12 @@ class Timeline:
         processes = list(dict.fromkeys(process for process, _ in seen))
         return sorted(seen, key=lambda lane: processes.index(lane[0]))
 
-    def first_deliveries(self) -> dict[tuple[str, int], float]:
-        """(image, tile) -> when it was handed to a worker for the first time."""
+    def queue_depth(self) -> list[tuple[float, int]]:
+        """(time, tiles enqueued and not yet delivered for the first time) after each change."""
         first: dict[tuple[str, int], float] = {}
         for event in self.of("wait"):
             if event.tile >= 0:
                 first.setdefault((event.image, event.tile), event.end)
-        return first
-
-    def queue_depth(self) -> list[tuple[float, int]]:
-        """(time, tiles enqueued and not yet delivered for the first time) after each change."""
-        first = self.first_deliveries()
         changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
         changes += [(moment, -1) for moment in first.values()]
         depth, curve = 0, []
@@ -296,14 +291,24 @@ def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
 
 
 def _by_end(timeline: Timeline) -> list[Event]:
-    """All spans, effects behind causes: a tile may be taken before its `put` returns."""
-    first = timeline.first_deliveries()
+    """All spans, effects behind causes: what is handed over may be taken before `put` returns."""
+    spans = timeline.of(*SPANS)
+    first: dict[object, float] = {}  # when the first span of a stage, and of a tile in it, ended
+    for span in sorted(spans, key=lambda span: span.end):
+        first.setdefault((span.stage, span.image), span.end)
+        first.setdefault((span.stage, (span.image, span.tile)), span.end)
 
-    def key(span: Event) -> tuple[float, bool, float]:
-        taken = first.get((span.image, span.tile)) if span.stage == "enqueue" else None
-        return min(span.end, taken or span.end), span.stage == "wait", span.start
+    def key(span: Event) -> tuple[float, int, float]:
+        image, tile = span.image, (span.image, span.tile)
+        takers: dict[str, list[object]] = {
+            "enqueue": [("wait", tile)],
+            "transfer": [("assemble", tile), ("assemble", image)],
+        }
+        ends = [first.get(taker, span.end) for taker in takers.get(span.stage, [])]
+        over = min(span.end, *(end for end in ends if end > span.start), span.end)
+        return over, SPANS.index(span.stage), span.start
 
-    return sorted(timeline.of(*SPANS), key=key)
+    return sorted(spans, key=key)
 
 
 def _needs(span: Event) -> list[object]:

@@ -286,7 +286,7 @@ def test_a_held_tile_is_shown_from_its_delivery_to_the_death() -> None:
     (death,) = timeline.of("death")
     delivery = next(wait for wait in timeline.of("wait") if wait.tile == death.tile)
     times = (delivery.end - timeline.start, death.start - timeline.start)
-    assert Scene(timeline).held == [Bar("held", (death.process, "t"), *times)]
+    assert Scene(timeline).held == [Bar("held", (death.process, "t"), *times, delivery)]
 
 
 def test_a_process_that_dies_with_idle_hands_holds_nothing() -> None:

