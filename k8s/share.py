@@ -26,6 +26,7 @@ DATA = Path(os.environ.get("SHARE_DATA", "/data"))
 CLAIM = Path(os.environ.get("SHARE_CLAIM", "/claim"))
 SAMPLES = Path(os.environ.get("SHARE_SAMPLES", "/opt/studyguide/images"))
 HOST = os.environ.get("SHARE_HOST", "files:8000")
+MAX_BYTES = 1 << 28  # of a file that is handed over: a length that claims more is refused
 FOLDERS = ("input", "output", "run")
 INTERVAL_S = 0.25  # a pod that is killed takes at most so much of its newest events along
 LAST_PUSH_S = 10.0  # how long a pod that ends tries to reach `files`
@@ -35,11 +36,13 @@ Stamp = tuple[int, int]  # time of modification in ns, size
 
 
 def inside(name: str) -> Path:
-    """The file or folder of that name in /data; ValueError if the name leads out of it."""
+    """The file or folder of that name in /data; ValueError if name or a link leads out of it."""
     parts = Path(name.lstrip("/")).parts
-    if ".." in parts:
+    path = DATA.joinpath(*parts)
+    homes = (DATA.resolve(), CLAIM.resolve())
+    if ".." in parts or not any(path.resolve().is_relative_to(home) for home in homes):
         raise ValueError(f"{name!r} is no name in {DATA}")
-    return DATA.joinpath(*parts)
+    return path
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -86,6 +89,8 @@ def prepare() -> None:
 class Keeper(BaseHTTPRequestHandler):
     """GET a file or the names in a folder, PUT a file."""
 
+    timeout = 60  # seconds of silence
+
     def do_GET(self) -> None:
         """Send a file, or a line for each file of a folder."""
         try:
@@ -102,7 +107,10 @@ class Keeper(BaseHTTPRequestHandler):
         """Keep a file."""
         try:
             path = inside(unquote(self.path))
-            write(path, self.rfile.read(int(self.headers["Content-Length"])))
+            length = int(self.headers["Content-Length"] or -1)
+            if not 0 <= length <= MAX_BYTES:
+                raise ValueError(f"{length} is no length of a file")
+            write(path, self.rfile.read(length))
             self._answer(204)
         except (ValueError, OSError) as error:
             print(f"{self.path}: {error}", file=sys.stderr, flush=True)

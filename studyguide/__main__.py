@@ -25,24 +25,55 @@ from studyguide.settings import OPTIONS, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
+LINE = "%(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    as_json = getattr(given, "log_format", "text") == "json"
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter(LINE))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    complain = logging.getLogger("studyguide").error if as_json else _print_error
     try:
         return int(given.command(given))
     except UsageError as error:
-        print(f"studyguide: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except (StudyguideError, OSError) as error:  # OSError: a full disk, for example
-        print(f"studyguide: {error}", file=sys.stderr)
+        complain(str(error))
         return TRY_AGAIN if given.command is _role else 1
     except KeyboardInterrupt:
-        print("studyguide: stopped", file=sys.stderr)
+        complain("stopped")
         return 130
+
+
+def _print_error(message: str) -> None:
+    print(f"studyguide: {message}", file=sys.stderr)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for programs that collect logs; an event's fields are among them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time in seconds since the epoch, level, logger, message, and what is known beyond."""
+        line: dict[str, Any] = {
+            "time": round(record.created, 6),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        event = getattr(record, "event", None)
+        if event:
+            line["run"] = getattr(record, "run", "")
+            line["worker"] = f"{event.process}/{event.lane}"
+            names = ("stage", "image", "tile", "attempt", "seconds")
+            line |= {name: getattr(event, name) for name in names}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,7 +205,14 @@ def _add_role(parser: argparse.ArgumentParser, letters: str, **defaults: str) ->
     parser.add_argument("--prefix", default="{sg}:", help="prefix of all keys in Redis")
     if letters != "d":
         parser.add_argument("--redis", default=redis_url(), help="address; default: $REDIS_URL")
+        parser.add_argument(
+            "--metrics-port",
+            default="",
+            metavar="[HOST:]PORT",
+            help="tell /metrics, /healthz and /readyz there (default: nowhere)",
+        )
     parser.add_argument("--verbose", action="store_true", help="tell every event on stderr")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
     _add_fault(parser)
     add_options(parser)
     parser.set_defaults(command=_role, **defaults)
@@ -199,6 +237,7 @@ def _role(given: argparse.Namespace) -> int:
         run_id=given.run,
         started=STARTED,
         faults=tuple(Fault.parse(text) for text in given.fault),
+        metrics=getattr(given, "metrics_port", ""),
     )
     try:
         return serve(role)

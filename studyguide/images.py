@@ -84,13 +84,16 @@ def load(path: Path) -> Pixels:
         with _open(path) as image:
             _check_format(path, image.format or "no image")
             return _convert(image)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         limit = f"{MAX_PIXELS / 1e6:.0f} million pixels"
         raise ImageError(f"{path} claims more than {limit}", "Scale it down first") from error
     except FileNotFoundError as error:
         raise ImageError(f"{path} is gone", "Restore the file and run again") from error
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        cause = "is empty" if path.stat().st_size == 0 else f"cannot be read as an image ({error})"
+    except Exception as error:  # whatever a decoder makes of it: OverflowError has been seen
+        is_empty = path.exists() and path.stat().st_size == 0
+        cause = "is empty" if is_empty else f"cannot be read as an image ({error})"
         raise ImageError(f"{path} {cause}", "Replace or remove the file") from error
 
 
@@ -99,7 +102,7 @@ def size(path: Path) -> tuple[int, int]:
     try:
         with _open(path) as image:
             return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # `load` will tell
         return 0, 0
 
 

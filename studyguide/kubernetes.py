@@ -6,7 +6,9 @@ the pods hand over to the pod `files`, and brings the outputs home. Whatever kee
 work is told as soon as the cluster reports it.
 """
 
+import base64
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -64,6 +66,8 @@ class KubernetesCluster(Cluster):
         print(f"context {kubectl.context}, namespace {kubectl.namespace}", file=sys.stderr)
         kubectl.answers()
         self._objects = _load(kustomize(course.find("k8s") / approach))
+        for secret in (thing for thing in self._objects if thing["kind"] == "Secret"):
+            secret["data"] = {key: _new_password() for key in secret["data"]}
         self._output = f"{OUTPUT}/{settings.output.name}"
         self._restarts: dict[str, int] = {}  # pod -> restarts seen so far
         self._troubled_since: dict[str, float] = {}  # where there is trouble
@@ -320,6 +324,11 @@ def _load(manifests: bytes) -> list[Object]:
             f"{error}", "Install what pods need: pip install studyguide[cluster]"
         ) from error
     return list(yaml.safe_load_all(manifests))
+
+
+def _new_password() -> str:
+    """Of this run alone, as a Secret holds it."""
+    return base64.b64encode(secrets.token_hex(16).encode()).decode()
 
 
 def _read(path: Path) -> bytes:

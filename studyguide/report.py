@@ -187,10 +187,13 @@ def read_log(path: Path) -> RunReport:
             )
         known = {item.name for item in fields(RunReport)}
         kept = {key: value for key, value in log["report"].items() if key in known}
-        return RunReport(
+        report = RunReport(
             **kept, timeline=Timeline(Event.from_dict(event) for event in log["events"])
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # What a field of another type would break later, in a chart or a table, it breaks here.
+        str([_head(report), _tail(report), comparison([report]), report.pixels()])
+        return report
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
 
 

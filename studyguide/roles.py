@@ -12,6 +12,8 @@ from typing import Literal
 from studyguide import service
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.faults import Fault
+from studyguide.metrics import Metrics
+from studyguide.metrics import serve as serve_metrics
 from studyguide.queues import Link, ListQueue, StreamQueue
 from studyguide.settings import Settings
 from studyguide.threads import Crew
@@ -37,6 +39,12 @@ class Role:
     run_id: str = ""
     started: float = 0.0  # seconds since the epoch: when this process began
     faults: tuple[Fault, ...] = ()
+    metrics: str = ""  # [HOST:]PORT where metrics and health are told, if anywhere
+
+    @property
+    def alive(self) -> Path:
+        """The file that the heart of this process touches."""
+        return self.folder / "alive" / self.name
 
     def link(self, stop: threading.Event) -> Link:
         """A connection of its own for each thread."""
@@ -50,8 +58,9 @@ def serve(role: Role) -> int:
     """
     stop = threading.Event()
     _set_on_signals(stop)
+    metrics = _serve_metrics(role) if role.metrics else None
     clock = Clock(role.link(stop).server_time()) if role.redis_url else Clock()
-    sink = _CountingSink(EventFile(role.folder / "events", role.name))
+    sink = _Sink(EventFile(role.folder / "events", role.name), role.run_id, metrics)
     run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
     _warm_up(role)
     began = clock() - max(0.0, Clock()() - role.started)
@@ -85,18 +94,36 @@ def _set_on_signals(stop: threading.Event) -> None:
     threading.Thread(target=wait, args=[sender], name="signals", daemon=True).start()
 
 
-class _CountingSink:
-    """Writes events to the file of this process and counts the images that failed."""
+def _serve_metrics(role: Role) -> Metrics:
+    metrics = Metrics()
+    tasks, listed = f"{role.prefix}tasks", role.approach == "e"
+    serve_metrics(
+        role.metrics,
+        metrics,
+        Link(role.redis_url, patience_s=0.0),
+        lambda client: client.llen(tasks) if listed else client.xlen(tasks),
+        role.alive,
+    )
+    return metrics
 
-    def __init__(self, file: EventFile) -> None:
+
+class _Sink:
+    """Writes events to the file of this process, tells them and counts images that failed."""
+
+    def __init__(self, file: EventFile, run_id: str, metrics: Metrics | None) -> None:
         self._file = file
+        self._run_id = run_id
+        self._metrics = metrics
         self.failures = 0
 
     def __call__(self, event: Event) -> None:
         self.failures += event.stage == "failed"
         self._file(event)
+        if self._metrics:
+            self._metrics(event)
         tile = f" tile {event.tile}" if event.tile >= 0 else ""
-        log.info("%s %s %s%s, %.3f s", event.lane, event.stage, event.image, tile, event.seconds)
+        text = f"{event.lane} {event.stage} {event.image}{tile}, {event.seconds:.3f} s"
+        log.info("%s", text, extra={"event": event, "run": self._run_id})
 
 
 def _warm_up(role: Role) -> None:
@@ -123,9 +150,7 @@ def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:
         return StreamQueue(role.link(stop), role.prefix)
 
     store = _store(role, stop)
-    heart = service.Heart(
-        queue(), role.settings.delivery.visibility_s, role.folder / "alive" / role.name
-    )
+    heart = service.Heart(queue(), role.settings.delivery.visibility_s, role.alive)
     with Crew(stop) as crew:
         crew.start("heart", heart.beat, stop)
         if role.role in ("worker", "all"):

@@ -17,7 +17,7 @@ from typing import Any
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
 from studyguide.cluster import Chaos, Cluster, LocalCluster
-from studyguide.errors import ImageError, UsageError
+from studyguide.errors import ImageError, MessageError, UsageError
 from studyguide.faults import Fault
 from studyguide.report import RunReport, write_log
 from studyguide.settings import OPTIONS, Settings, describe, from_options
@@ -225,8 +225,17 @@ def import_events(approach: str, path: Path, logs: Path) -> RunReport:
         Events, one JSON object a line.
     logs : Path
         Folder for the log.
+
+    Raises
+    ------
+    MessageError
+        If a line is no event.
     """
-    timeline = Timeline(Event.from_json(line) for line in path.read_text("utf-8").splitlines())
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    try:
+        timeline = Timeline(Event.from_json(line) for line in lines)
+    except MessageError as error:
+        raise MessageError(f"{path}: {error.problem}", "Fetch the events again") from error
     workers = {(event.process, event.lane) for event in timeline.of("blur")}
     made = RunReport.of(approach, "kubernetes", timeline, {"workers": len(workers)})
     write_log(made, logs, APPROACHES[approach].stem)

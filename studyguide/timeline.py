@@ -39,6 +39,8 @@ MARKS = (
     "death",  # a process died (detail: exit_code); `tile` is what it held
     "failed",  # an image could not be done (detail: error)
 )
+NEEDED = {"failed": ("error",), "save": ("path", "pixels_sha256")}  # texts in the detail
+END_OF_TIME = 1e11  # seconds since the epoch; beyond it no calendar goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,21 @@ class Event:
     def from_dict(cls, raw: dict[str, Any]) -> "Event":
         """Take the fields that we know; a later version of the same schema may have more."""
         known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in raw.items() if key in known})
+        event = cls(**{key: value for key, value in raw.items() if key in known})
+        event._check()
+        return event
+
+    def _check(self) -> None:
+        """Raise TypeError if a field or a detail that others rely on is not what it should be."""
+        texts = (self.process, self.lane, self.image)
+        ok = all(isinstance(text, str) for text in texts) and isinstance(self.detail, dict)
+        ok = ok and type(self.tile) is int and type(self.attempt) is int
+        ok = ok and all(0 <= moment < END_OF_TIME for moment in (self.start, self.end))
+        needed = NEEDED.get(self.stage, ())
+        if not ok or not all(isinstance(self.detail.get(name), str) for name in needed):
+            raise TypeError("a field is of another type or out of range")
+        if not isinstance(self.detail.get("cpu_s", 0.0), (int, float)):
+            raise TypeError("cpu_s is no number")
 
     @classmethod
     def from_json(cls, line: str) -> "Event":
@@ -88,7 +104,7 @@ class Event:
         """
         try:
             return cls.from_dict(json.loads(line))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise MessageError(f"Not an event of schema {SCHEMA}: {line[:80]!r}") from error
 
 

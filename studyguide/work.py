@@ -23,6 +23,8 @@ from studyguide.tiles import Pixels, Tile, grid, window
 from studyguide.timeline import Recorder
 
 MAX_TILES = 1 << 22  # of one image; a message that asks for more would fill our memory
+# What JSON of another form than we wrote makes our code raise; nested too deep it is the last.
+DAMAGED = (ValueError, TypeError, KeyError, RecursionError)
 MAX_SIDE = 1 << 17  # pixels; no image that `images.load` accepts is larger in a message we trust
 
 
@@ -90,7 +92,7 @@ def parse_job(text: str | bytes) -> ImageJob:
         job = ImageJob(**{**raw, "shape": tuple(raw["shape"]), "blur": Blur(**raw["blur"])})
         _check_job(job)
         return job
-    except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
+    except (*DAMAGED, AttributeError, UsageError) as error:
         raise MessageError(f"Not an image job: {text[:80]!r} ({error})") from error
 
 
@@ -259,7 +261,7 @@ def _decode(message: bytes) -> tuple[ImageJob, Tile, int, memoryview]:
             int(header["attempt"]),
             memoryview(message)[4 + length :],
         )
-    except (struct.error, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (*DAMAGED, struct.error, OverflowError) as error:
         raise MessageError(f"Not a tile message: {message[:40]!r} ({error})") from error
 
 

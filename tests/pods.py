@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,14 +142,36 @@ class Node:
         )
 
     def wait_ready(self, pod: Pod) -> None:
-        """Wait until its readiness probe, which has to be a command, succeeds."""
-        command = pod.spec["containers"][0]["readinessProbe"]["exec"]["command"]
-        wait_until(lambda: self.probe(pod, command))
+        """Wait until its readiness probe succeeds."""
+        wait_until(lambda: self.probe(pod, "readiness"))
 
-    def probe(self, pod: Pod, command: Sequence[str]) -> bool:
-        """Run a probe's command in the role's container."""
-        argv = ["podman", "exec", pod.main, *command]
-        return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
+    def probe(self, pod: Pod, kind: str) -> bool:
+        """Ask the role's container as its liveness or readiness probe says: a command or a page."""
+        container = pod.spec["containers"][0]
+        probe = container[f"{kind}Probe"]
+        if "exec" in probe:
+            argv = ["podman", "exec", pod.main, *probe["exec"]["command"]]
+            return subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
+        code, _ = self.get(pod, probe["httpGet"]["path"], probe["timeoutSeconds"])
+        return code == 0
+
+    def get(self, pod: Pod, path: str, timeout_s: float) -> tuple[int, str]:
+        """A page of the role's first port; (0, text) if there is one.
+
+        Asked at the pod's address, but from its own network: some hosts have no way into it.
+        """
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        address = podman("inspect", "--format", form, pod.sandbox)
+        port = pod.spec["containers"][0]["ports"][0]["containerPort"]
+        ask = f"from urllib.request import *; print(urlopen({f'http://{address}:{port}{path}'!r},"
+        argv = ["podman", "exec", pod.sandbox, "python3", "-c"]
+        done = subprocess.run(
+            [*argv, f"{ask} timeout={timeout_s}).read().decode())"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout
 
     def end(self, pod: Pod) -> int:
         """Delete a pod as Kubernetes does: the role ends, then its sidecars; the exit code."""

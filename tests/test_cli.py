@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -491,6 +492,35 @@ def test_one_service_with_all_roles_does_the_whole_job_alone(hand: Hand) -> None
     done = hand.cli.end(hand.start("service", "--mode", "all", "--workers", 2, "--name", "all"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert decoded(hand.cli.folder / "out") == expected()
+
+
+def test_logs_are_json_lines_if_asked_for_and_name_run_worker_image_tile_and_attempt(
+    hand: Hand,
+) -> None:
+    port = free_port()
+    telling = ("--verbose", "--log-format", "json", "--metrics-port", port)
+    fault = ("--fault", "flaky:grain.png:3", "--fault", "slow:grain.png:5")
+    role = hand.start("service", "--workers", 1, "--name", "all", *telling, *fault)
+    hand.wait_for("all", '"retry"')
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        assert 'studyguide_tiles_total{outcome="retried"} 1.0\n' in page.read().decode()
+    done = hand.cli.end(role)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    told = ("level", "run", "worker", "stage", "image", "tile", "attempt")
+    (retry,) = ([line[key] for key in told] for line in lines if line.get("stage") == "retry")
+    assert retry == ["INFO", "by-hand", "all/worker-0", "retry", "grain.png", 3, 1]
+    assert {line["logger"] for line in lines} == {"studyguide.roles"}
+
+
+def test_an_error_is_a_json_line_as_well_and_holds_no_password(cli: Cli) -> None:
+    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    done = cli("worker", "--patience", "0.5", "--redis", url, "--log-format", "json")
+    assert done.returncode == 75
+    line = json.loads(done.stderr)
+    assert line["level"] == "ERROR"
+    assert "did not answer for 0.5 s" in line["message"]
+    assert "secret" not in done.stderr
 
 
 def test_a_service_that_met_a_bad_image_does_the_others_and_ends_with_1(hand: Hand) -> None:

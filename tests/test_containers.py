@@ -4,6 +4,7 @@ podman stands in for the cluster (pods.py), on a private network, with a read-on
 capabilities and the memory limits of the manifests.
 """
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -209,18 +210,27 @@ def test_probes_tell_a_frozen_worker_from_one_that_cannot_reach_redis(
 ) -> None:
     node = cluster("f")
     redis, (worker,), _ = start_queue(node, workers=1)
-    container = worker.spec["containers"][0]
-    alive, ready = (
-        container[f"{kind}Probe"]["exec"]["command"] for kind in ("liveness", "readiness")
-    )
     node.wait_ready(worker)
-    wait_until(lambda: node.probe(worker, alive))
+    wait_until(lambda: node.probe(worker, "liveness"))
+    assert "\nstudyguide_queue_depth 0.0\n" in node.get(worker, "/metrics", 5)[1]
     podman("kill", "--signal", "STOP", redis.main)
-    assert not node.probe(worker, ready)
-    assert node.probe(worker, alive)
+    assert not node.probe(worker, "readiness")
+    assert node.probe(worker, "liveness")
     podman("kill", "--signal", "STOP", worker.main)
-    podman("exec", worker.main, "touch", "-d", "2 minutes ago", f"/data/run/alive/{worker.name}")
-    assert not node.probe(worker, alive)
+    assert not node.probe(worker, "liveness")
+
+
+def test_what_a_pod_says_is_json_that_names_run_worker_image_tile_and_attempt(
+    cluster: Callable[..., Node],
+) -> None:
+    node = cluster("f")
+    _, (worker,), _ = start_queue(node, workers=1)
+    assert node.finish(node.start("coordinator", *QUICK)) == 0
+    lines = [json.loads(line) for line in podman("logs", worker.main).splitlines()]
+    blur = next(line for line in lines if line.get("stage") == "blur")
+    assert blur["worker"] == f"{worker.name}/worker-0"
+    assert (blur["image"], blur["tile"], blur["attempt"]) == ("bubbles.png", 0, 1)
+    assert not [line for line in lines if "blurred-lines" in str(line)]
 
 
 def test_a_poison_tile_kills_its_process_also_in_a_container(cluster: Callable[..., Node]) -> None:

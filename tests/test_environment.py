@@ -20,6 +20,7 @@ LOCK = (ROOT / "requirements.lock").read_text()
 CONDA_NAMES = {
     "matplotlib": "matplotlib-base",
     "playwright": "playwright-python",
+    "prometheus-client": "prometheus_client",
     "redis": "redis-py",
 }
 # On PyPI only: `pip install -e .`, the environment's last step, brings it.

@@ -403,6 +403,31 @@ def test_a_damaged_file_is_refused_with_an_image_error_or_still_gives_pixels(
             assert pixels.ndim == 2 or pixels.shape[2] in (3, 4)
 
 
+def test_a_palette_of_negative_colours_is_refused(tmp_path: Path) -> None:
+    """Found by fuzzing: Pillow raises an OverflowError, which is none of its usual errors."""
+    whole = encoded(Image.fromarray(noise(12, 13, 3)).quantize(4), "TIFF")
+    colours, signed = struct.pack("<HH", 320, 3), struct.pack("<HH", 320, 8)
+    assert whole.count(colours) == 1
+    path = tmp_path / "a.tif"
+    path.write_bytes(whole.replace(colours, signed))
+    assert refused(path).problem.startswith(f"{path} cannot be read as an image")
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_an_image_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(noise(12, 13, 3)), "PNG")[:200])
+    convert = images._convert
+
+    def vanish(image: Image.Image) -> np.ndarray:
+        path.unlink()
+        return convert(image)
+
+    monkeypatch.setattr(images, "_convert", vanish)
+    assert str(path) in refused(path).problem
+
+
 def test_damaged_exif_is_ignored_without_a_warning(tmp_path: Path) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
     path = saved(Image.fromarray(smooth(3)), tmp_path / "a.jpg", exif=exif)

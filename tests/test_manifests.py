@@ -1,5 +1,6 @@
 """Every kustomization of k8s/ as kubectl renders it: valid, locked down, complete, affordable."""
 
+import base64
 import re
 import subprocess
 from collections.abc import Iterator
@@ -185,20 +186,54 @@ def test_selectors_match_the_pods_that_they_mean(overlay: str) -> None:
         assert "replicas" not in target["spec"]
 
 
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a label selector means a thing with these labels, as Kubernetes reads it."""
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    for item in selector.get("matchExpressions", []):
+        assert item["operator"] == "Exists", "the test knows no other"
+        wanted = wanted and item["key"] in labels
+    return wanted
+
+
+def admits(overlay: str, sender: tuple[str, dict[str, str]], pod: Object, port: str) -> bool:
+    """Whether the policies let a pod of (namespace, labels) connect to a port of another pod."""
+    policies = [thing["spec"] for thing in named(overlay, "NetworkPolicy").values()]
+    mine = [policy for policy in policies if selects(policy["podSelector"], pod["labels"])]
+    assert all(policy["policyTypes"] == ["Ingress"] for policy in mine)
+    rules = [rule for policy in mine for rule in policy.get("ingress", [])]
+    return not mine or any(
+        {"port": port} in rule["ports"] and any(is_peer(peer, sender) for peer in rule["from"])
+        for rule in rules
+    )
+
+
+def is_peer(peer: Object, sender: tuple[str, dict[str, str]]) -> bool:
+    namespace, labels = sender
+    here = {"matchLabels": {"kubernetes.io/metadata.name": "studyguide"}}
+    return selects(
+        peer.get("namespaceSelector", here), {"kubernetes.io/metadata.name": namespace}
+    ) and selects(peer.get("podSelector", {}), labels)
+
+
 @every_overlay
-def test_only_our_roles_reach_redis_and_files(overlay: str) -> None:
-    policies = [policy["spec"] for policy in named(overlay, "NetworkPolicy").values()]
-    closed = [policy for policy in policies if policy["podSelector"] == {}]
-    assert [policy.get("ingress") for policy in closed] == [None]
-    opened = {
-        policy["podSelector"]["matchLabels"]["app"] for policy in policies if policy not in closed
-    }
-    assert opened == set(named(overlay, "Service"))
-    for policy in policies:
-        for rule in policy.get("ingress", []):
-            (peer,) = rule["from"]
-            (wanted,) = peer["podSelector"]["matchExpressions"]
-            assert (wanted["key"], wanted["operator"]) == ("studyguide/role", "Exists")
+def test_only_our_roles_reach_redis_and_files_and_only_prometheus_reaches_our_roles(
+    overlay: str,
+) -> None:
+    pods = [thing["spec"]["template"] for thing in workloads(overlay)]
+    ours = [("studyguide", pod["metadata"]["labels"]) for pod in pods]
+    roles = [sender for sender in ours if "studyguide/role" in sender[1]]
+    strangers = [("default", {"studyguide/role": "worker"}), ("studyguide", {"app": "stranger"})]
+    scraper = ("monitoring", {"app": "prometheus"})
+    allowed = {"http": roles, "redis": roles, "metrics": [scraper]}
+    tried = 0
+    for pod in pods:
+        for port in pod["spec"]["containers"][0].get("ports", []):
+            for sender in (*ours, *strangers, scraper):
+                reached = admits(overlay, sender, pod["metadata"], port["name"])
+                assert reached == (sender in allowed[port["name"]]), (sender, pod, port)
+                tried += 1
+        assert not admits(overlay, roles[0], pod["metadata"], "another")
+    assert tried
 
 
 @every_overlay
@@ -261,7 +296,7 @@ def test_settings_are_the_librarys_own_unless_changed(overlay: str) -> None:
         name.upper().removesuffix("_S"): str(value) for name, value in describe(Settings()).items()
     }
     (settings,) = (m["data"] for n, m in named(overlay, "ConfigMap").items() if "settings" in n)
-    own = ("APPROACH", "STEM", "THREADS")
+    own = ("APPROACH", "STEM", "THREADS", "LOG_FORMAT")
     given = {key: value for key, value in settings.items() if key not in own}
     assert {key: float(value) if value[0].isdigit() else value for key, value in given.items()} == {
         key: float(usual[key]) if usual[key][0].isdigit() else usual[key] for key in given
@@ -300,10 +335,15 @@ def test_each_approach_has_its_workloads() -> None:
 @pytest.mark.parametrize("overlay", PROBED)
 def test_roles_of_f_and_g_have_probes_and_time_to_drain(overlay: str) -> None:
     for thing, container in roles(overlay):
-        assert "/data/run/alive/$POD_NAME" in str(container["livenessProbe"])
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+        assert container["ports"] == [{"name": "metrics", "containerPort": 9100}]
+        annotations = thing["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/scrape"] == "true"
+        assert annotations["prometheus.io/port"] == "9100"
+        assert "--metrics-port=0.0.0.0:9100" in arguments(overlay, container)
         assert thing["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 20
         if thing["kind"] == "Deployment":
-            assert container["readinessProbe"]["exec"]["command"] == ["ping-redis", "redis"]
+            assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
         else:
             assert thing["spec"]["backoffLimit"] > 0
             assert thing["spec"]["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
@@ -322,15 +362,17 @@ def test_redis_forgets_in_e_and_remembers_in_f_and_g() -> None:
         assert "redis" in named(overlay, "PersistentVolumeClaim")
 
 
-def test_the_password_of_f_and_g_is_nowhere_but_in_a_secret() -> None:
-    assert not named("e", "Secret")
-    for overlay in PROBED:
-        (secret,) = named(overlay, "Secret").values()
-        (password,) = secret["data"].values()
-        others = [thing for thing in rendered(overlay) if thing["kind"] != "Secret"]
-        assert password not in str(others)
-        for container in (c for spec in pod_specs(overlay) for c in containers(spec)):
-            assert "REDIS_PASSWORD" not in str(container.get("args", []))
+@pytest.mark.parametrize("overlay", ["e", *PROBED])
+def test_redis_asks_for_a_password_that_is_nowhere_but_in_a_secret(overlay: str) -> None:
+    redis = named(overlay, "Deployment")["redis"]["spec"]["template"]["spec"]["containers"][0]
+    assert 'echo "requirepass $REDIS_PASSWORD" >> /tmp/redis.conf' in redis["command"][-1]
+    assert "exec valkey-server /tmp/redis.conf" in redis["command"][-1]
+    (secret,) = named(overlay, "Secret").values()
+    (password,) = secret["data"].values()
+    for shown in (password, base64.b64decode(password).decode()):
+        assert shown not in str([thing for thing in rendered(overlay) if thing["kind"] != "Secret"])
+    for container in (c for spec in pod_specs(overlay) for c in containers(spec)):
+        assert "REDIS_PASSWORD" not in str(container.get("args", []))
 
 
 # --- the commands --------------------------------------------------------------------------------

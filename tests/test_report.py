@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,31 @@ def test_a_log_with_a_damaged_event_is_refused(event: object, tmp_path: Path) ->
     path.write_text(json.dumps(log))
     with pytest.raises(MessageError):
         read_log(path)
+
+
+@given(data=st.data())
+def test_a_log_with_any_field_changed_is_refused_by_name_or_can_be_shown(
+    data: st.DataObject,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_log(whole_run().report(), Path(folder), "b")
+        log = json.loads(path.read_text())
+        place: Any = log
+        while isinstance(place, (dict, list)) and place:
+            keys = sorted(place) if isinstance(place, dict) else range(len(place))
+            key = data.draw(st.sampled_from(keys))
+            owner, place = place, place[key]
+            if data.draw(st.booleans()):
+                break
+        owner[key] = data.draw(st.sampled_from([None, [], {}, "x", -1, 1e300, [7], {"x": 7}]))
+        path.write_text(json.dumps(log))
+        try:
+            report = read_log(path)
+        except MessageError as refusal:
+            told = str(refusal)
+        else:
+            told = readable(report) + comparison([report]) + str(path)
+        assert str(path) in told
 
 
 def test_a_truncated_log_is_refused(tmp_path: Path) -> None:

@@ -136,3 +136,37 @@ def test_names_that_lead_out_of_the_folder_are_refused(pods: Pods, name: str) ->
     refusal.value.close()
     assert refusal.value.code == 500
     assert not (pods.folder / "outside").exists()
+
+
+def put(pods: Pods, name: str, *headers: str, body: bytes = b"") -> int:
+    """The status that a hand-made request gets."""
+    lines = [f"PUT /{name} HTTP/1.0", *headers, "", ""]
+    host, _, port = pods.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall("\r\n".join(lines).encode() + body)
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize("verb", ["GET", "PUT"])
+def test_links_that_lead_out_of_the_folder_are_not_followed(pods: Pods, verb: str) -> None:
+    kept = pods.keep()
+    (pods.folder / "secret").write_text("not theirs")
+    (kept / "input" / "file.png").symlink_to(pods.folder / "secret")
+    (kept / "input" / "folder").symlink_to(pods.folder)
+    for name in ("input/file.png", "input/folder/secret"):
+        body = b"overwritten" if verb == "PUT" else None
+        request = urllib.request.Request(f"http://{pods.host}/{name}", body, method=verb)
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(request)
+        refusal.value.close()
+    assert (pods.folder / "secret").read_text() == "not theirs"
+
+
+@pytest.mark.parametrize(
+    "headers", [[], ["Content-Length: x"], ["Content-Length: -1"], ["Content-Length: 268435457"]]
+)
+def test_a_file_without_a_length_or_too_large_is_refused(pods: Pods, headers: list[str]) -> None:
+    kept = pods.keep()
+    assert put(pods, "output/a.png", *headers, body=b"x") == 500
+    assert put(pods, "output/b.png", "Content-Length: 1", body=b"x") == 204
+    assert sorted(path.name for path in (kept / "output").iterdir()) == ["b.png"]

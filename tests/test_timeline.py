@@ -1,5 +1,6 @@
 """Events survive the way through files and the death of their process; a timeline orders them."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyguide.errors import MessageError
+from studyguide.report import RunReport, readable
 from studyguide.timeline import (
     MARKS,
+    NEEDED,
     SPANS,
     Clock,
     Event,
@@ -35,6 +39,13 @@ details = st.dictionaries(
     st.text(), st.text() | st.integers() | moments | st.booleans() | st.none(), max_size=3
 )
 file_names = st.text() | st.text("a\udce9\udcff", min_size=1)  # bytes that are no UTF-8 included
+
+
+def complete(event: Event) -> Event:
+    """With the texts that others rely on."""
+    return replace(event, detail=event.detail | dict.fromkeys(NEEDED.get(event.stage, ()), "x"))
+
+
 events = st.builds(
     Event,
     st.sampled_from(SPANS + MARKS),
@@ -46,7 +57,7 @@ events = st.builds(
     st.integers(-1, 10**6),
     st.integers(1, 100),
     details,
-)
+).map(complete)
 
 # --- events --------------------------------------------------------------------------------------
 
@@ -78,6 +89,35 @@ def test_a_line_that_is_no_event_is_refused_and_shown(line: str) -> None:
     with pytest.raises(MessageError, match="Not an event of schema 1") as caught:
         Event.from_json(line)
     assert repr(line[:80]) in str(caught.value)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+SAVED = replace(
+    EVENT, stage="save", tile=-1, detail={"path": "a.png", "pixels_sha256": "d", "cpu_s": 1}
+)
+FAILED = replace(EVENT, stage="failed", tile=-1, detail={"error": "it is empty"})
+
+
+@given(event=st.sampled_from([EVENT, SAVED, FAILED]), data=st.data())
+def test_an_event_with_any_field_changed_is_refused_or_can_be_reported(
+    event: Event, data: st.DataObject
+) -> None:
+    raw = asdict(event)
+    place = data.draw(st.sampled_from([raw, raw["detail"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(anything)
+    with suppress(MessageError):
+        read = [Event.from_json(json.dumps(raw)), EVENT]
+        readable(RunReport.of("f", "local", Timeline(read), {"workers": 1}))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"detail":' * 50_000], ids=["lists", "objects"])
+def test_a_line_that_is_nested_too_deep_is_refused(line: str) -> None:
+    with pytest.raises(MessageError, match="Not an event"):
+        Event.from_json(line)
 
 
 def test_no_stage_is_both_a_span_and_a_mark() -> None:

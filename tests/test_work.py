@@ -355,6 +355,14 @@ def test_a_message_whose_header_is_wrong_is_refused(header: object) -> None:
         decode_task(with_header(header))
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"job":' * 50_000], ids=["lists", "objects"])
+def test_a_message_that_is_nested_too_deep_is_refused(text: str) -> None:
+    with pytest.raises(MessageError):
+        parse_job(text)
+    with pytest.raises(MessageError):
+        decode_task(struct.pack(">I", len(text)) + text.encode())
+
+
 def test_a_task_is_no_result() -> None:
     with pytest.raises(MessageError, match="bytes of pixels where shape"):
         decode_result(encode(next(plan(JOB, PIXELS, SILENT))))
