@@ -322,6 +322,8 @@ class SmallCluster:
             container = pod.spec["containers"][0]
             variables = dict(self._variables(pod, container))
             given = [_expand(part, variables) for part in container["args"]]
+            # Pods have an address each; here all would listen at the same one.
+            given = [part for part in given if not part.startswith("--metrics-port")]
             argv = [*self.program, *(self._path(part) for part in given)]
             variables["REDIS_URL"] = self.redis_url  # service names have no meaning here
             log = self.folder / f"{pod.name}.log"

@@ -1,5 +1,6 @@
 """Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
 
+import base64
 import shutil
 import sys
 from pathlib import Path
@@ -98,6 +99,18 @@ def test_context_and_namespace_are_shown_before_the_cluster_is_asked_for_anythin
     ):
         perform("d", two_images, tmp_path)
     assert shown == ["context work, namespace studyguide\n"]
+
+
+def test_each_run_has_a_password_of_its_own(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    found = set()
+    lesson = base64.b64encode(b"blurred-lines").decode()
+    for _ in range(2):
+        perform("e", two_images, tmp_path, keep=True)
+        (secret,) = (thing for (kind, _), thing in cluster.objects.items() if kind == "Secret")
+        found.add(secret["data"]["REDIS_PASSWORD"])
+    assert len(found - {lesson}) == 2
 
 
 def test_a_deployment_is_kept_if_wanted_and_makes_way_for_the_next(
