@@ -49,6 +49,13 @@ local function announce_if_complete(job, spec, total)
   end
 end
 
+-- What follows a result; done again by whoever comes next if the script was torn.
+local function conclude(job, spec, tile, total)
+  redis.call('SADD', key('done', job), tile)
+  redis.call('HDEL', key('dead', job), tile)
+  announce_if_complete(job, spec, total)
+end
+
 -- enqueue job spec tile...  -> how many were new
 function commands.enqueue(job, spec, ...)
   local added = 0
@@ -65,9 +72,7 @@ end
 -- commit entry job spec tile result total  -> 1 for the first result of this tile, 0 for a later one
 function commands.commit(entry, job, spec, tile, result, total)
   local first = redis.call('HSETNX', key('res', job), tile, result)
-  redis.call('SADD', key('done', job), tile)
-  redis.call('HDEL', key('dead', job), tile)
-  announce_if_complete(job, spec, total)
+  conclude(job, spec, tile, total)
   let_go('tasks', 'workers', entry)
   return first
 end
@@ -75,19 +80,19 @@ end
 -- fail entry job spec tile attempt max_attempts delay_ms error total  -> retry | dead | done
 function commands.fail(entry, job, spec, tile, attempt, max_attempts, delay_ms, error, total)
   local verdict = 'done'
-  if redis.call('HEXISTS', key('res', job), tile) == 0 then
-    if tonumber(attempt) < tonumber(max_attempts) then
-      local member = tile .. '|' .. (attempt + 1) .. '|' .. spec
-      redis.call('ZADD', key('delayed'), now_ms() + delay_ms, member)
-      verdict = 'retry'
-    else
-      if redis.call('HEXISTS', key('dead', job), tile) == 0 then
-        redis.call('XADD', key('dlq'), '*', 'spec', spec, 'tile', tile, 'error', error)
-      end
-      redis.call('HSET', key('dead', job), tile, error)
-      announce_if_complete(job, spec, total)
-      verdict = 'dead'
+  if redis.call('HEXISTS', key('res', job), tile) == 1 then
+    conclude(job, spec, tile, total)
+  elseif tonumber(attempt) < tonumber(max_attempts) then
+    local member = tile .. '|' .. (attempt + 1) .. '|' .. spec
+    redis.call('ZADD', key('delayed'), now_ms() + delay_ms, member)
+    verdict = 'retry'
+  else
+    if redis.call('HEXISTS', key('dead', job), tile) == 0 then
+      redis.call('XADD', key('dlq'), '*', 'spec', spec, 'tile', tile, 'error', error)
     end
+    redis.call('HSET', key('dead', job), tile, error)
+    announce_if_complete(job, spec, total)
+    verdict = 'dead'
   end
   let_go('tasks', 'workers', entry)
   return verdict
@@ -163,9 +168,8 @@ function commands.audit(job, spec, total)
     return missing
   end
   for tile = 0, total - 1 do
-    if redis.call('HEXISTS', key('res', job), tile) == 1 then
-      redis.call('SADD', key('done', job), tile)
-    elseif redis.call('HEXISTS', key('dead', job), tile) == 0 then
+    local res, dead = key('res', job), key('dead', job)
+    if redis.call('HEXISTS', res, tile) == 0 and redis.call('HEXISTS', dead, tile) == 0 then
       redis.call('SREM', key('enq', job), tile)
       missing[#missing + 1] = tile
     end
@@ -192,10 +196,14 @@ function commands.withdraw(entry)
 end
 
 -- finish entry job state  -> the image's end is on disk: say so, let go of its announcement and
--- pixels. Digests stay: they tell a second result from the first.
+-- pixels. Digests stay: they tell a second result from the first. The checkpoint is completed: the
+-- script that stored a result may have been torn.
 function commands.finish(entry, job, state)
   redis.call('SET', key('state', job), state)
   redis.call('UNLINK', key('src', job), key('out', job))
+  for _, tile in ipairs(redis.call('HKEYS', key('res', job))) do
+    redis.call('SADD', key('done', job), tile)
+  end
   let_go('ready', 'assemblers', entry)
 end
 

@@ -319,9 +319,8 @@ def test_an_audit_leaves_finished_and_dead_tiles_alone(
     queue.commit(take_one(queue, tile=0), RESULT)
     queue.fail(take_one(queue, tile=1), "no luck", 0, max_attempts=1)
     take_one(queue, tile=2)
-    client.delete(P + "tasks", f"{P}done:{JOB.key}")
+    client.delete(P + "tasks")
     assert queue.audit(JOB) == JOB.tiles[2:]
-    assert client.smembers(f"{P}done:{JOB.key}") == {"0"}
     assert queue.enqueue(JOB, JOB.tiles) == len(JOB.tiles) - 2
 
 
@@ -335,6 +334,21 @@ def test_an_audit_announces_a_complete_job_whose_announcement_was_lost(
     assert queue.audit(JOB) == []
     (announcement,) = queue.read_ready("a")
     assert announcement.job == JOB
+
+
+def test_what_a_torn_commit_left_undone_is_done_by_a_failure_and_at_the_end(
+    queue: StreamQueue, client: redis.Redis
+) -> None:
+    results, done = f"{P}res:{JOB.key}", f"{P}done:{JOB.key}"
+    for tile in JOB.tiles[:-1]:
+        client.hset(results, str(tile.index), RESULT)
+    last = take_one(queue, tile=len(JOB.tiles) - 1)
+    client.hset(results, str(last.tile.index), RESULT)
+    assert queue.fail(last, "no luck", 0, max_attempts=1) == "done"
+    assert client.smembers(done) == {str(last.tile.index)}
+    (announcement,) = queue.read_ready("a")
+    queue.finish(announcement, "saved")
+    assert client.smembers(done) == {str(tile.index) for tile in JOB.tiles}
 
 
 def test_a_rejected_result_is_done_again(queue: StreamQueue, client: redis.Redis) -> None:

@@ -1,0 +1,80 @@
+"""Every way to leave one write of protocol.lua out, or to swap two that follow each other."""
+
+import re
+from collections.abc import Iterator
+
+# A write as a statement of its own, or a helper that is made of writes.
+STATEMENT = re.compile(
+    r"^ *(redis\.call\('(XADD|XDEL|XACK|XCLAIM|XGROUP|HSET|HDEL|SET|UNLINK|SADD|SREM|ZADD|ZREM)'"
+    r"|(put|let_go|announce_if_complete|conclude)\().*\)$"
+)
+# A write whose answer is used: what stands there instead when it is left out.
+ANSWERED = {
+    "local first = redis.call('HSETNX', key('res', job), tile, result)": "local first = 1",
+    "local claimed = redis.call('XCLAIM', key(stream), group, consumer, idle_ms, entry)": (
+        "local claimed = {}"
+    ),
+}
+Name = tuple[str, str, str]  # what is done, in which command, to which line
+
+# Mutants that change nothing which matters, and why.
+EQUIVALENT: dict[Name, str] = {
+    (
+        "swapped",
+        "conclude",
+        "redis.call('SADD', key('done', job), tile) <-> redis.call('HDEL', key('dead', job), tile)",
+    ): "both come after the result and before the entry goes, and are repeated if torn apart",
+    (
+        "swapped",
+        "reject",
+        "put(spec, tile, 1) <-> redis.call('SREM', key('done', job), tile)",
+    ): "until the result goes, which is last, the tile has not to be done again, and whoever "
+    "rejects still has the announcement and repeats all of it",
+}
+
+
+def mutants(text: str) -> Iterator[tuple[Name, str]]:
+    """(what is done, command, line) and the mutated text."""
+    lines = text.split("\n")
+    command = ""
+    for n, line in enumerate(lines):
+        if found := re.match(r"(?:local )?function (?:commands\.)?(\w+)", line):
+            command = found[1]
+        if line.strip() in ANSWERED:
+            left_out = line.replace(line.strip(), ANSWERED[line.strip()])
+            yield ("left out", command, line.strip()), changed(lines, n, [left_out])
+        elif STATEMENT.match(line):
+            yield ("left out", command, line.strip()), changed(lines, n, [])
+        if is_write(line) and (m := following(lines, n)):
+            swapped = [*lines[n + 1 : m], lines[m], line]
+            name = f"{line.strip()} <-> {lines[m].strip()}"
+            yield ("swapped", command, name), "\n".join(lines[:n] + swapped + lines[m + 1 :])
+        if is_write(line) and (block := block_before(lines, n)) is not None:
+            name = f"{lines[block].strip()} ... end <-> {line.strip()}"
+            moved = [*lines[:block], line, *lines[block:n], *lines[n + 1 :]]
+            yield ("swapped", command, name), "\n".join(moved)
+
+
+def is_write(line: str) -> bool:
+    return bool(STATEMENT.match(line)) or line.strip() in ANSWERED
+
+
+def indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def following(lines: list[str], n: int) -> int | None:
+    """The next statement, if it is a write on the same level."""
+    return n + 1 if is_write(lines[n + 1]) and indent(lines[n]) == indent(lines[n + 1]) else None
+
+
+def block_before(lines: list[str], n: int) -> int | None:
+    """Where the `if` or `for` begins that ends in the line before, on the same level."""
+    if lines[n - 1].strip() != "end" or indent(lines[n - 1]) != indent(lines[n]):
+        return None
+    heads = (m for m in range(n - 2, 0, -1) if indent(lines[m]) == indent(lines[n]))
+    return next(m for m in heads if re.match(r" *(if|for)\b", lines[m]))
+
+
+def changed(lines: list[str], n: int, by: list[str]) -> str:
+    return "\n".join(lines[:n] + by + lines[n + 1 :])
