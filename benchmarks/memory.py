@@ -32,7 +32,9 @@ def draw(folder: Path, count: int) -> None:
     """Soft images, which are small as files and whole in memory."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
     for n in range(count):
-        pixels = np.stack([x + n, y, x // 2 + y // 2, np.full_like(x, 255)], axis=-1)
+        pixels = np.stack(
+            [x + np.uint8(n % 256), y, x // 2 + y // 2, np.full_like(x, 255)], axis=-1
+        )
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{n:04}.png", compress_level=1)
 
 
@@ -95,9 +97,9 @@ def report(data: dict[str, Any]) -> str:
         [
             "## Memory",
             "",
-            f"Peak memory of a run over a folder of images, {size} KiB of pixels each. Queues bound the",
-            f"pixels. What grows are the events that the report is made of: {events:.0f} an image",
-            f"of {each:.0f} bytes; whoever drops them has runs of any length in the same memory.",
+            f"Peak memory of a run over a folder of images, {size} KiB of pixels each. Queues",
+            "bound the pixels. What grows are the events that the report is made of:",
+            f"{events:.0f} an image of {each:.0f} bytes.",
             "",
             table(header, rows),
         ]

@@ -170,7 +170,7 @@ Step = tuple[str, World]  # its name, and where it leads
 STARTS = {
     "": (),
     "stale": ("enqueue", "read", "all keys vanish"),
-    "late": ("enqueue", "read", "all keys vanish", "commit 1 j spec 0 good 2 (torn after 1, the"),
+    "late": ("enqueue", "read", "commit 1 j spec 0 good 2 (torn after 1, the", "the stream"),
     "garbage": ("an entry is garbage", "read"),
     "corrupt": ("enqueue", "read", "commit of a corrupt", "read", "commit 1 j spec 1"),
 }
