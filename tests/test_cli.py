@@ -365,6 +365,25 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
         assert f"--resume {run} goes on with it" in done.stderr
 
 
+@needs_proc
+def test_the_password_of_a_run_is_in_no_process_list_and_in_nothing_that_it_writes(
+    cli: Cli,
+) -> None:
+    process = cli.start(*cli.run_arguments("f", "--fault", "slow:grain.png:7"))
+    folder: Path = wait_until(lambda: next((cli.folder / "tmp").glob("studyguide-*/events"), None))
+    config = (folder.parent / "redis" / "redis.conf").read_text()
+    password = next(line.split()[1] for line in config.splitlines() if "requirepass" in line)
+    wait_until(lambda: ("grain.png", 7) in tiles_of(folder.parent, "wait"))
+    assert len(cli.left_behind()) > 5
+    assert [command for command in cli.left_behind() if password in command] == []
+    done = cli.end(process)
+    assert done.returncode == 0
+    written = [path for path in cli.folder.rglob("*") if path.is_file()]
+    assert len(written) >= 4
+    assert [path for path in written if password.encode() in path.read_bytes()] == []
+    assert password not in done.stdout + done.stderr
+
+
 # a run that was cut short goes on
 
 

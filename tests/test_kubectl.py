@@ -307,6 +307,27 @@ def without(name: str) -> Callable[[bytes], bytes]:
     return spoil
 
 
+def hostile(archive: bytes) -> bytes:
+    """An archive as no tar of ours makes it: names that lead away, and links."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name in ("../../up.png", "/etc/absolute.png"):
+            item = tarfile.TarInfo(name)
+            item.size = 1
+            tar.addfile(item, io.BytesIO(b"x"))
+        for name, kind in (("soft.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE)):
+            item = tarfile.TarInfo(name)
+            item.type, item.linkname = kind, "/etc/passwd"
+            tar.addfile(item)
+    return made.getvalue()
+
+
+def test_an_archive_from_a_pod_cannot_lead_out_of_its_folder(pod: Pod) -> None:
+    pod.spoil = hostile
+    read = KUBECTL.read("deployment/files", str(pod.folder))
+    assert read == {"up.png": b"x", "absolute.png": b"x"}
+
+
 SPOILS = {
     "one is missing": without("a.png"),
     "a byte has changed": lambda archive: archive.replace(b"first", b"forst"),

@@ -194,6 +194,15 @@ def test_the_password_is_in_no_process_list(server: RedisServer) -> None:
     assert not any(password in line for line in lines)
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system has no /proc")
+def test_a_server_listens_on_the_loopback_interface_alone(server: RedisServer) -> None:
+    tables = [path for path in Path("/proc/net").glob("tcp*") if path.name in ("tcp", "tcp6")]
+    lines = [line.split() for path in tables for line in path.read_text().splitlines()]
+    listening = [line[1] for line in lines if line[3] == "0A"]
+    mine = [address for address in listening if address.endswith(f":{server.port:04X}")]
+    assert mine == [f"0100007F:{server.port:04X}"]
+
+
 def test_only_we_can_read_the_password(server: RedisServer) -> None:
     path = server.folder / "redis.conf"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
