@@ -1,4 +1,4 @@
-"""SECURITY.md is true: nothing that git tracks holds a secret, and the tests that it names are there."""
+"""SECURITY.md is true: git tracks no secret, and the tests that the page names are there."""
 
 import re
 import subprocess
