@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     charts.add_argument("--logs", type=Path, default=Path("logs"), help="folder of logs")
     charts.add_argument("--charts", type=Path, default=Path("visualize"), help="folder of charts")
     charts.set_defaults(command=_charts)
+    trace = commands.add_parser("trace", help="write a run as a trace for ui.perfetto.dev")
+    trace.add_argument("log", type=Path, help="a run's JSON log")
+    trace.add_argument("trace", type=Path, help="the trace to write, for example trace.json")
+    trace.set_defaults(command=_trace)
     log = commands.add_parser("log", help="write the log of a cluster's run from its events")
     log.add_argument("approach", choices="defg")
     log.add_argument("events", type=Path, help="events, one JSON object a line")
@@ -264,6 +268,15 @@ def _charts(given: argparse.Namespace) -> int:
     for path in drawn:
         print(path)
     return 0 if drawn else 1
+
+
+def _trace(given: argparse.Namespace) -> int:
+    from studyguide.report import read_log
+    from studyguide.trace import chrome_trace
+
+    given.trace.write_text(json.dumps(chrome_trace(read_log(given.log).timeline)))
+    print(f"{given.trace} is written. Open it at https://ui.perfetto.dev")
+    return 0
 
 
 def _log(given: argparse.Namespace) -> int:
