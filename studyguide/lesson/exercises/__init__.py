@@ -110,7 +110,7 @@ def judge(
             return hint
     pairs = zip(cases, given, wanted, strict=True)
     case, got, want = next(each for each in pairs if not _agree([each[1]], [each[2]]))
-    asked = ", ".join(map(repr, case))
+    asked = ", ".join(map(_short, case))
     return f"for ({asked}) the answer is {_short(want)}, and yours is {_short(got)}"
 
 
@@ -127,4 +127,6 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
