@@ -13,7 +13,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts notebooks images test lint test-library test-notebooks format book \
+.PHONY: help run lab charts notebooks images test lint test-library test-notebooks coverage format book \
 	dist lock clean distclean
 
 help: ## list these tasks
@@ -49,6 +49,12 @@ test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
 
 test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
 	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks
+
+coverage: $(READY) ## measure which lines and branches of the library the tests run, roles included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -m "not containers" --ignore=tests/test_notebooks.py $(PYTEST_ARGS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q tests/test_blur.py -k "direct or float32"
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 format: $(READY) ## sort imports and format, notebooks included
 	$(BIN)/ruff check --fix .

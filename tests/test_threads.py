@@ -16,16 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scheduler import Scheduler
 from support import temporary_files, wait_until
 
 from studyguide import images, threads, work
+from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import Cancelled
 from studyguide.report import RunReport
 from studyguide.runs import run
-from studyguide.settings import Blur
+from studyguide.settings import Blur, Settings
 from studyguide.threads import Channel, Crew
-from studyguide.timeline import Event
+from studyguide.timeline import Event, Recorder
 
 pytestmark = pytest.mark.timeout(60)  # a deadlock is told soon
 
@@ -505,3 +507,56 @@ def test_an_image_that_does_not_fit_on_the_disk_fails_alone(
     assert sorted([*report.pixels(), failed["image"]]) == sorted(expected())
     assert report.pixels().items() <= expected().items()
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == sorted(report.pixels())
+
+
+# --- every order of steps ------------------------------------------------------------------------
+
+SEEDS = range(20)
+
+
+def scheduled(approach: str, folder: Path, output: Path, scheduler: Scheduler) -> list[str]:
+    """Run b or c with the narrowest queues on threads that take turns; the images it saved."""
+    blur = Blur.of(5, method="separable")
+    settings = Settings(folder, output, 3, 8, 1, 1, blur=blur)
+    saved: list[str] = []
+
+    def note(event: Event) -> None:
+        if event.stage == "save":
+            saved.append(event.image)
+
+    function = APPROACHES[approach].on_threads
+    assert function
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "threading", scheduler)
+        function(work.Run(settings, Recorder(note)))
+    return sorted(saved)
+
+
+@pytest.mark.parametrize("approach", ["b", "c"])
+def test_in_many_orders_of_steps_b_and_c_come_to_their_end(
+    approach: str, inputs: Path, tmp_path: Path
+) -> None:
+    for seed in SEEDS:
+        assert scheduled(approach, inputs, tmp_path, Scheduler(seed)) == sorted(expected())
+
+
+@pytest.mark.parametrize("approach", ["b", "c"])
+@pytest.mark.parametrize(("module", "stage"), STAGES, ids=[name for _, name in STAGES])
+def test_in_many_orders_of_steps_an_error_ends_the_run(
+    approach: str, module: Any, stage: str, inputs: Path, tmp_path: Path
+) -> None:
+    for seed in SEEDS[:8]:
+        planted = ZeroDivisionError(str(seed))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, stage, failing(getattr(module, stage), 1 + seed % 5, planted))
+            with pytest.raises(ZeroDivisionError, match=str(seed)):
+                scheduled(approach, inputs, tmp_path, Scheduler(seed))
+
+
+@pytest.mark.parametrize("approach", ["b", "c"])
+def test_in_many_orders_of_steps_an_interrupt_ends_the_run(
+    approach: str, inputs: Path, tmp_path: Path
+) -> None:
+    for seed in SEEDS[1:]:
+        with pytest.raises(KeyboardInterrupt):
+            scheduled(approach, inputs, tmp_path, Scheduler(seed, interrupt_at=1 + seed // 2))
