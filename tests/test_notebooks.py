@@ -16,9 +16,9 @@ COMPARED: dict[str, int] = {
     "02_b_tile_parallel.ipynb": 29,
     "03_c_tile_image_parallel.ipynb": 28,
     "04_d_distributed_sequential.ipynb": 25,
-    "05_e_distributed_queue.ipynb": 16,
-    "06_f_fault_tolerant_queue.ipynb": 25,
-    "07_g_multithreaded_service.ipynb": 19,
+    "05_e_distributed_queue.ipynb": 24,
+    "06_f_fault_tolerant_queue.ipynb": 34,
+    "07_g_multithreaded_service.ipynb": 27,
     "compare.ipynb": 3,
 }
 
