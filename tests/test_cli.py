@@ -289,6 +289,41 @@ def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
+# a file goes away
+
+
+def test_an_image_that_is_deleted_in_mid_run_is_told_and_the_others_are_saved(cli: Cli) -> None:
+    cli.images = make_images(cli.folder / "images")
+    slowly = ("--queue-size", 1, "--fault", "slow:cloud.png:0")
+    process = cli.start(*cli.run_arguments("f", "--json", *slowly))
+    folder: Path = wait_until(lambda: next((cli.folder / "tmp").glob("studyguide-*"), None))
+    wait_until(lambda: ("cloud.png", 0) in tiles_of(folder, "wait"))
+    (cli.images / "grain.png").unlink()
+    done = cli.end(process)
+    assert done.returncode == 1
+    ((failed,),) = (report["failed_images"] for report in json.loads(done.stdout))
+    assert failed["image"] == "grain.png"
+    assert failed["error"].startswith(f"{cli.images / 'grain.png'} is gone. Restore the file")
+    assert cli.saved("f") == {
+        "cloud.png": digest(blur_whole(grey(), Blur.of(5, method="separable")))
+    }
+
+
+# what is read is checked
+
+
+@pytest.mark.parametrize(
+    "events", [b"\xff\xfe\n", b"[" * 100_000, b'{"stage":"save","start":0,"end":0}\n', b'{"a":1}\n']
+)
+def test_an_event_log_that_is_damaged_is_told_by_name_in_one_line(events: bytes, cli: Cli) -> None:
+    (cli.folder / "f.jsonl").write_bytes(events)
+    done = cli("log", "f", "f.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("studyguide: f.jsonl: Not an event of schema 1")
+    assert line.endswith("Fetch the events again.")
+
+
 # Redis is not as it should be
 
 
