@@ -62,7 +62,9 @@ def request(name: str, body: bytes | None = None) -> bytes:
     """Ask `files` for a file or the names in a folder; with a body, hand a file over."""
     method = "GET" if body is None else "PUT"
     url = f"http://{HOST}/{quote(name)}"
-    with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=60) as it:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, body, method=method), timeout=LAST_PUSH_S
+    ) as it:
         return bytes(it.read())
 
 
@@ -83,7 +85,10 @@ def prepare() -> None:
         mine.mkdir(exist_ok=True)
         print(f"{mine} is {mine.resolve()}", flush=True)
     if not files_in(DATA / "input"):
-        shutil.copytree(SAMPLES, DATA / "input", dirs_exist_ok=True)
+        for sample in SAMPLES.iterdir():
+            shutil.copyfile(
+                sample, DATA / "input" / sample.name
+            )  # not modes: others' folders forbid
 
 
 class Keeper(BaseHTTPRequestHandler):
@@ -139,13 +144,17 @@ def keep() -> None:
 
 
 def pull(folder: str) -> None:
-    """Fetch a folder; wait until `files` is there."""
+    """Fetch a folder; wait until `files` is there, and say what is in the way."""
+    said = ""
     while True:
         try:
             for name in request(folder).decode().splitlines():
                 write(inside(name), request(name))
             return
-        except AWAY:
+        except AWAY as error:
+            if str(error) != said:
+                print(f"{HOST}: {error}", file=sys.stderr, flush=True)
+            said = str(error)
             time.sleep(INTERVAL_S)
 
 

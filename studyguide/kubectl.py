@@ -22,14 +22,17 @@ from studyguide.errors import ToolError
 TIMEOUT_S = 60.0  # for one call; what takes longer is asked for again and again instead
 READY_TIMEOUT_S = 5.0  # for the cluster's first answer
 POD_TIMEOUT_S = 10.0  # how long `exec` waits for a pod; its own default is a minute
+UNFINISHED = "--exclude=.*.tmp"  # files that are being written have such names
 MAX_LINES, MAX_COLUMNS = 4, 400  # of stderr in a message; an error carries all of it besides
 
 LOAD_IMAGE = "Build and load the image: make -C k8s image load"
 AGAIN = "Run it again"
-DESCRIBE = "Run it with --keep and see kubectl describe"
+DESCRIBE = "Run it with --keep and see kubectl describe pods"
 # What kubectl, the scheduler or a controller says -> what to do about it. The first that fits.
 REMEDIES = {
-    r"current-context is not set": "Choose one: kubectl config use-context NAME",
+    r"current-context is not set|no configuration has been provided": (
+        "Choose one: kubectl config use-context NAME"
+    ),
     r"context was not found|context \S+ does not exist": (
         "See which there are: kubectl config get-contexts"
     ),
@@ -45,7 +48,8 @@ REMEDIES = {
     r"unknown field": "Correct it in k8s/; kubectl explain tells which fields there are",
     r"field is immutable": "Delete the object first, or all: make -C k8s clean A=e",
     r"container not found|is waiting to start": "Wait until its pod runs: kubectl get pods",
-    r"No space left": "Use fewer images or a larger volume",
+    r"timed out waiting": "See what holds it: kubectl describe namespace studyguide",
+    r"No space left|low on resource|disk-pressure": "Free space on the node, or use fewer images",
     r"PersistentVolumeClaim|persistentvolumeclaim|storageclass|FailedMount|MountVolume": (
         "No storage for us: see kubectl get storageclass, or use the manifests in k8s/on-host"
     ),
@@ -124,7 +128,9 @@ class Kubectl:
 
     def delete_namespace(self) -> None:
         """Delete all that is ours, if there is anything, and wait until it is gone."""
-        self("delete", "namespace", self.namespace, "--ignore-not-found", timeout_s=3 * TIMEOUT_S)
+        patience = f"--timeout={2 * TIMEOUT_S:g}s"
+        delete = ("delete", "namespace", self.namespace, "--ignore-not-found", patience)
+        self(*delete, timeout_s=3 * TIMEOUT_S)
 
     def kill(self, pod: str) -> None:
         """Kill all that runs in a pod, and have it replaced, as when its node loses power.
@@ -169,7 +175,7 @@ class Kubectl:
         ToolError
             If their archive is damaged, as when the connection broke: kubectl then still says 0.
         """
-        archive = self.execute(target, "tar", "-cf", "-", "-C", folder, ".")
+        archive = self.execute(target, "tar", "-cf", "-", UNFINISHED, "-C", folder, ".")
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 bodies = [(item.name, tar.extractfile(item)) for item in tar if item.isfile()]
@@ -190,7 +196,8 @@ class Kubectl:
         return files
 
     def _digests(self, target: str, folder: str) -> dict[str, str]:
-        find = ["find", folder, "-type", "f", "-exec", "sha256sum", "--zero", "{}", "+"]
+        find = ["find", "-H", folder, "-type", "f", "!", "-name", ".*.tmp"]
+        find += ["-exec", "sha256sum", "--zero", "{}", "+"]
         lines = os.fsdecode(self.execute(target, *find)).split("\0")[:-1]
         return {PurePosixPath(line[66:]).name: line[:64] for line in lines}
 
@@ -279,7 +286,9 @@ WAITING = {
 }
 OUT_OF_MEMORY = "Give it more memory in k8s/, or use fewer workers or smaller tiles"
 # Events of what no pod can tell, because there is none or it waits for a volume.
-TELLING = ("FailedCreate", "FailedMount", "ProvisioningFailed")
+TELLING = ("FailedCreate", "FailedCreatePodSandBox", "FailedMount", "ProvisioningFailed")
+# Refusals that do not pass by themselves, whatever the cluster is busy with.
+LASTING = re.compile(r"violates PodSecurity|exceeded quota")
 
 
 def find_trouble(things: Iterable[Object]) -> list[Trouble]:
@@ -322,6 +331,8 @@ def _still_waits(about: Object, things: Iterable[Object]) -> bool:
 
 def _of_pod(pod: Object) -> Iterator[Trouble]:
     where, status = f"pod/{pod['metadata']['name']}", pod["status"]
+    if status.get("reason") == "Evicted":
+        yield Trouble(where, status["message"], _remedy(status["message"], DESCRIBE))
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             yield _pending(where, condition.get("message", "cannot be scheduled"))
@@ -348,4 +359,5 @@ def _of_container(where: str, container: Object) -> Iterator[Trouble]:
 
 
 def _pending(where: str, message: str) -> Trouble:
-    return Trouble(where, message, _remedy(f"{where} {message}", DESCRIBE), passing=True)
+    passing = not LASTING.search(message)
+    return Trouble(where, message, _remedy(f"{where} {message}", DESCRIBE), passing)

@@ -8,6 +8,8 @@ work is told as soon as the cluster reports it.
 
 import base64
 import json
+import math
+import re
 import secrets
 import sys
 import time
@@ -19,7 +21,7 @@ from typing import Any, TypeVar
 from studyguide import course, images
 from studyguide.cluster import Cluster
 from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError
-from studyguide.kubectl import Kubectl, Object, Trouble, find_trouble, kustomize
+from studyguide.kubectl import DESCRIBE, Kubectl, Object, Trouble, find_trouble, kustomize
 from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
 from studyguide.work import Run
@@ -32,7 +34,10 @@ ROLE = "studyguide/role"  # label of the pods that run a role of ours
 KINDS = "events,persistentvolumeclaims,pods,deployments,jobs"
 POLL_S = 1.0  # between two looks at the cluster; a look costs some tenths of a second
 PATIENCE_S = 20.0  # how long a passing trouble, such as a volume being made, may last
-START_S = 300.0  # how long `files` and Redis may take to start; an image may have to be pulled
+# How long `files` and Redis may take to start, and then the roles: an image may have to be pulled.
+START_S = 300.0
+
+FINAL = re.compile(r"\(Forbidden\)|Unauthorized")  # what asking again does not change
 
 
 class KubernetesCluster(Cluster):
@@ -73,6 +78,7 @@ class KubernetesCluster(Cluster):
         self._troubled_since: dict[str, float] = {}  # where there is trouble
         self._pending: set[str] = set()  # images neither saved nor failed yet
         self._saved: list[Event] = []
+        self._heard_by = math.inf  # when the first event has to have come
         (folder / "events").mkdir()
 
     # -- what the approaches call
@@ -137,12 +143,14 @@ class KubernetesCluster(Cluster):
         self.kubectl.apply(common)
         self._await_ready({_name(thing) for thing in common if thing["kind"] == "Deployment"})
         folders = (INPUT, self._output, EVENTS)
-        self.kubectl.execute(FILES, "rm", "-rf", *folders)  # the first has the samples
         self.kubectl.execute(FILES, "mkdir", "-p", *folders)
+        # Samples, and what an earlier run left on the claim, to which `folders` may be links.
+        self.kubectl.execute(FILES, "find", "-H", *folders, "-type", "f", "-delete")
         self.recorder.clock = Clock(self._cluster_time())
         self.recorder.mark("run", **self._describe())
         self._send_images()
         self.kubectl.apply(thing for thing in self._objects if _role(thing))
+        self._heard_by = time.monotonic() + START_S
 
     def _await_ready(self, deployments: set[str]) -> None:
         """Wait until a pod of each is ready, as long as nothing is wrong."""
@@ -150,7 +158,7 @@ class KubernetesCluster(Cluster):
         while waiting := deployments - self._ready_deployments():
             if time.monotonic() > deadline:
                 problem = f"Not ready after {START_S:g} s: {', '.join(sorted(waiting))}"
-                raise StudyguideError(problem, "Run it with --keep and see kubectl describe")
+                raise StudyguideError(problem, DESCRIBE)
             time.sleep(POLL_S)
 
     def _ready_deployments(self) -> set[str]:
@@ -195,15 +203,18 @@ class KubernetesCluster(Cluster):
         """Collect events, see who died, let chaos strike; tell whether the run is over."""
         things = self._observe()
         self._see_deaths(things)
-        has_ended = self._job_has_ended(f"job/{role}", things)
-        if not has_ended:
-            for strike in self.chaos:
-                strike(self)
-        missing = ", ".join(sorted(self._pending))
+        found, missing = find_trouble(things), ", ".join(sorted(self._pending))
+        has_ended = self._job_has_ended(f"job/{role}", things, found)
         if has_ended and not missing:
             return True
-        late = Trouble(f"job/{role}", f"has ended without a word of {missing}", "", passing=True)
-        self._raise_lasting([*find_trouble(things), *([late] if has_ended else [])])
+        if has_ended:
+            late = f"has ended without a word of {missing}"
+            found.append(Trouble(f"job/{role}", late, DESCRIBE, passing=True))
+        self._raise_lasting(found)
+        if time.monotonic() > self._heard_by:
+            raise StudyguideError(f"No pod has begun its work within {START_S:g} s", DESCRIBE)
+        for strike in () if has_ended else self.chaos:
+            strike(self)
         return False
 
     def _observe(self) -> list[Object]:
@@ -224,14 +235,14 @@ class KubernetesCluster(Cluster):
         Raises
         ------
         ToolError
-            If it fails for longer than a hiccup lasts.
+            If it fails for longer than a hiccup lasts, or is refused.
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return ask()
-            except ToolError:
-                if time.monotonic() > deadline:
+            except ToolError as error:
+                if time.monotonic() > deadline or FINAL.search(error.stderr):
                     raise
                 time.sleep(POLL_S)
 
@@ -247,16 +258,17 @@ class KubernetesCluster(Cluster):
             if "deletionTimestamp" not in pod["metadata"]
         }
 
-    def _job_has_ended(self, job: str, things: Iterable[Object]) -> bool:
+    def _job_has_ended(self, job: str, things: Iterable[Object], found: list[Trouble]) -> bool:
         """Whether it has; exit code 1 means that some image failed, of which its events tell.
 
         Raises
         ------
         StudyguideError
-            If it failed otherwise, with the end of its log.
+            If it failed otherwise, with what befell a pod or else with the end of its log.
         """
         ended = {item["type"]: item for item in _conditions(job, things)}
         if "Failed" in ended and not self.failures:
+            self._raise_lasting(found)  # a pod without memory has no log that could tell
             said = f"{job}: {ended['Failed']['message']}\n{self._log_of(job)}"
             raise StudyguideError(said.strip(), "Mend what its log tells")
         return bool({"Complete", "Failed"} & set(ended))
@@ -281,6 +293,7 @@ class KubernetesCluster(Cluster):
 
     def note(self, event: Event) -> None:
         """Keep account of an event; what it says of files is true of ours at the end."""
+        self._heard_by = math.inf
         if event.stage == "save":
             name = PurePosixPath(event.detail["path"]).name
             event.detail["path"] = str(self.settings.output / name)

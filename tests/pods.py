@@ -43,9 +43,9 @@ def podman(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def render(overlay: str) -> list[Object]:
+def render(overlay: str, kubectl: str = "kubectl") -> list[Object]:
     """The objects of a kustomization, as kubectl renders them."""
-    command = ["kubectl", "kustomize", str(K8S / overlay)]
+    command = [kubectl, "kustomize", str(K8S / overlay)]
     return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, check=True).stdout))
 
 

@@ -17,10 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 from kubectl_stub import Answer, Object
+from pods import render
 
 from studyguide.processes import Child, Reaper
 
@@ -102,6 +104,8 @@ class SmallCluster:
         self.refusals: list[str] = []
         self.spoil: Callable[[bytes], bytes] = lambda archive: archive
         self.program = [sys.executable, "-m", "studyguide"]
+        self.started = ""  # when the newest Job was made, as the API gives it
+        self.uid = ""  # of the newest Job
         self._reaper = Reaper()
         self._timers: list[threading.Timer] = []
         self._lock = threading.Lock()
@@ -149,16 +153,25 @@ class SmallCluster:
             target, command = rest[rest.index("--") - 1], rest[rest.index("--") + 1 :]
             return self._execute(target, command, stdin)
         answers: dict[str, Callable[[], bytes]] = {
-            "apply": lambda: self._apply(json.loads(stdin)["items"]),
-            "get": lambda: self._watch() if "--watch" in rest else self._get(rest[0]),
+            "apply": lambda: self._apply(
+                self._rendered(rest) if "--kustomize" in rest else json.loads(stdin)["items"]
+            ),
+            "get": lambda: self._get(rest),
+            "rollout": lambda: b"successfully rolled out\n",
             "version": lambda: json.dumps({"serverVersion": {"gitVersion": VERSION}}).encode(),
-            "logs": lambda: self._log(rest[0]),
+            "logs": lambda: self._log(rest),
             "scale": lambda: self._scale(rest[0], int(rest[1].removeprefix("--replicas="))),
             "delete": lambda: self._delete(rest),
         }
         if verb not in answers:
             raise RefusedError(f"(NotImplemented): {verb}")
         return Answer(stdout=answers[verb]())
+
+    def _rendered(self, arguments: list[str]) -> list[Object]:
+        """What `--kustomize FOLDER` means, as far as a selector wants it."""
+        folder = arguments[arguments.index("--kustomize") + 1]
+        things = render(folder, self.kubectl)
+        return [thing for thing in things if _is_selected(thing, arguments)]
 
     def _apply(self, items: list[Object]) -> bytes:
         for item in items:
@@ -174,6 +187,9 @@ class SmallCluster:
             if item["kind"] == "Job" and self.objects.get(key, item) != item:
                 raise RefusedError(f'The Job "{key[1]}" is invalid: field is immutable')
             self.objects[key] = item
+            if item["kind"] == "Job":
+                self.uid = uuid4().hex
+                self.started = datetime.now(UTC).isoformat(timespec="seconds")
         (self.folder / "data" / "input").mkdir(parents=True, exist_ok=True)
         self._reconcile()
         return b"".join(b"%s configured\n" % item["kind"].lower().encode() for item in items)
@@ -182,28 +198,51 @@ class SmallCluster:
         """One look: a stub cannot go on answering."""
         return "\n".join(["NAME STATUS", *(f"{pod.name} Running" for pod in self.pods)]).encode()
 
-    def _get(self, kinds: str) -> bytes:
-        if kinds == "nodes":
+    def _get(self, arguments: list[str]) -> bytes:
+        if "--watch" in arguments:
+            return self._watch()
+        if arguments[0] == "nodes":
             return json.dumps({"items": [{"status": NODE}]}).encode()
         if self.refusals:
             raise RefusedError(self.refusals.pop(0))
         self._reconcile()
+        return self._as_asked(arguments) if "json" not in arguments else self._json(arguments[0])
+
+    def _as_asked(self, arguments: list[str]) -> bytes:
+        """In the other forms of output that the Makefile uses."""
+        kinds, form = arguments[0], arguments[-1]
+        if "jsonpath" in form:
+            job = self.objects["Job", arguments[1]]
+            types = " ".join(item["type"] for item in self._conditions(job))
+            return (self.started if "startTime" in form else types).encode()
+        if kinds == "pod":
+            names = [pod.name for pod in self.pods if _is_selected(pod.owner, arguments)]
+        else:
+            names = [name for kind, name in self.objects if kind.lower() in kinds.split(",")]
+        return "".join(f"{kinds}/{name}\n" for name in names).encode()
+
+    def _json(self, kinds: str) -> bytes:
         found = [*self.extra, *(pod.describe() for pod in self.pods)]
         for (kind, _), thing in self.objects.items():
             if kind in [KINDS.get(name) for name in kinds.split(",")]:
                 found.append({**thing, "status": self._status(thing)})
         return json.dumps({"kind": "List", "items": found}).encode()
 
-    def _log(self, target: str) -> bytes:
-        kind, _, name = target.partition("/")
+    def _log(self, arguments: list[str]) -> bytes:
+        kind, _, name = arguments[0].partition("/")
         logs = [
             pod.child.log.read_bytes()
             for pod in self.pods
-            if pod.child and name == (pod.name if kind == "pod" else pod.owner["metadata"]["name"])
+            if pod.child
+            and (
+                _is_selected(pod.owner, arguments)
+                if "--selector" in arguments
+                else name == (pod.name if kind == "pod" else pod.owner["metadata"]["name"])
+            )
         ]
         if not logs:
             raise RefusedError(f'(BadRequest): "{name}" is waiting to start')
-        return logs[-1]
+        return b"".join(logs)
 
     def _scale(self, target: str, count: int) -> bytes:
         self.objects["Deployment", target.removeprefix("deployment/")]["spec"]["replicas"] = count
@@ -214,6 +253,12 @@ class SmallCluster:
         if arguments[:2] == ["namespace", NAMESPACE]:
             self.delete_all()
             return b""
+        if "--kustomize" in arguments:
+            assert self._rendered(arguments)[0]["kind"] == "Namespace"
+            self.delete_all()
+            return b""
+        if "--cascade=foreground" in arguments:
+            return self._delete_workloads(arguments)
         pod = self._pod(arguments[0].removeprefix("pod/"))
         assert arguments[1:] == ["--force", "--grace-period=0"]
         self.pods.remove(pod)
@@ -222,6 +267,18 @@ class SmallCluster:
             self._timers.append(threading.Timer(GRACE_S, pod.child.kill))
             self._timers[-1].start()
         self._reconcile()
+        return b""
+
+    def _delete_workloads(self, arguments: list[str]) -> bytes:
+        """Those of a selector, or of a name; their pods have ended when the call does."""
+        for (kind, name), thing in list(self.objects.items()):
+            meant = name in arguments if "job" in arguments else _is_selected(thing, arguments)
+            if kind in ("Deployment", "Job") and meant:
+                for pod in [pod for pod in self.pods if pod.owner is thing]:
+                    if pod.child:
+                        pod.child.stop(grace_s=10)
+                    self.pods.remove(pod)
+                del self.objects[kind, name]
         return b""
 
     def delete_all(self) -> None:
@@ -241,14 +298,15 @@ class SmallCluster:
             return self._kill(self._pod(target.removeprefix("pod/")))
         if target != "deployment/files" or ("Deployment", "files") not in self.objects:
             raise RefusedError(f"(NotFound): {target} not found")
-        assert command[0] in ("tar", "rm", "mkdir", "date", "find")
+        assert command[0] in ("tar", "rm", "mkdir", "date", "find", "sh", "ls")
         with tempfile.TemporaryDirectory() as copy:
             inside = [self._path(part) for part in command]
             if command[:2] == ["tar", "-cf"]:  # files that grow would make it fail
-                shutil.copytree(inside[4], copy, dirs_exist_ok=True)
-                inside[4] = copy
+                there = command.index("-C") + 1
+                shutil.copytree(inside[there], copy, dirs_exist_ok=True)
+                inside[there] = copy
             done = subprocess.run(inside, input=stdin, capture_output=True, check=False)
-        is_output = command[:2] == ["tar", "-cf"] and "/data/output" in command[4]
+        is_output = command[:2] == ["tar", "-cf"] and any("/data/output" in it for it in command)
         stdout = self.spoil(done.stdout) if is_output else done.stdout
         return Answer(done.returncode, stdout, done.stderr)
 
@@ -262,7 +320,7 @@ class SmallCluster:
         return Answer(137, stderr=b"command terminated with exit code 137\n")
 
     def _path(self, part: str) -> str:
-        return re.sub(r"(^|=)/data\b", rf"\g<1>{self.folder}/data", part)
+        return re.sub(r"(^|[= ])/data\b", rf"\g<1>{self.folder}/data", part)
 
     # -- what the control plane does
 
@@ -344,13 +402,27 @@ class SmallCluster:
             return base64.b64decode(secret["data"][origin["secretKeyRef"]["key"]]).decode()
         if "fieldRef" in origin:
             is_name = origin["fieldRef"]["fieldPath"] == "metadata.name"
-            return pod.name if is_name else "uid-of-the-job"
+            return pod.name if is_name else self.uid
         return _expand(item["value"], known)
 
     def _pod(self, name: str) -> Pod:
         with suppress(StopIteration):
             return next(pod for pod in self.pods if pod.name == name)
         raise RefusedError(f'(NotFound): pods "{name}" not found')
+
+
+def _is_selected(thing: Object, arguments: list[str]) -> bool:
+    """Whether `--selector`, if there is one, takes it in."""
+    if "--selector" not in arguments:
+        return True
+    selector = arguments[arguments.index("--selector") + 1]
+    if not selector.startswith(ROLE):
+        return True  # all that is ours
+    role = thing["metadata"].get("labels", {}).get(ROLE)
+    names = set(re.findall(r"\w+", selector.removeprefix(ROLE)))
+    if " notin " in selector:
+        return role not in names
+    return role is not None and (selector == ROLE or role in names)
 
 
 def _role(thing: Object) -> str:

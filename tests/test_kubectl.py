@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from kubectl_stub import Answer, Answerer, Replay, objects, recorded, stub_kubectl
+from kubectl_stub import Answer, Answerer, Object, Replay, objects, recorded, stub_kubectl
 from pods import require
 
 from studyguide.errors import ToolError
@@ -149,7 +149,16 @@ def test_a_message_is_short_whatever_kubectl_says(call: tuple[str, ...], install
         (
             "tar: ./big.png: Cannot write: No space left on device\n"
             "command terminated with exit code 2",
-            "Use fewer images or a larger volume",
+            "Free space on the node, or use fewer images",
+        ),
+        (
+            "error: timed out waiting for the condition on namespaces/studyguide",
+            "See what holds it: kubectl describe namespace studyguide",
+        ),
+        (
+            "error: invalid configuration: no configuration has been provided, try setting "
+            "KUBERNETES_MASTER environment variable",
+            "Choose one: kubectl config use-context NAME",
         ),
     ],
 )
@@ -456,3 +465,75 @@ def test_a_pod_on_its_way_out_is_in_no_trouble() -> None:
     for pod in pods:
         pod["metadata"]["deletionTimestamp"] = "2026-11-23T17:18:01Z"
     assert find_trouble(pods) == []
+
+
+def waiting(reason: str, message: str) -> Object:
+    container = {"restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}
+    status = {"phase": "Pending", "initContainerStatuses": [container]}
+    return {"kind": "Pod", "metadata": {"name": "worker-1"}, "status": status}
+
+
+def refused(message: str, reason: str = "FailedCreate", kind: str = "ReplicaSet") -> Object:
+    about = {"kind": kind, "name": "worker-1"}
+    metadata = {"name": "worker-1.18eabc3faa94736b"}
+    return {
+        "kind": "Event", "metadata": metadata, "involvedObject": about, "reason": reason,
+        "message": message,
+    }  # fmt: skip
+
+
+# As the kubelet's, the quota admission's and the eviction manager's sources word them.
+NEVER_PULL = 'Container image "studyguide:0.1.0" is not present with pull policy of Never'
+QUOTA = 'Error creating: pods "worker-1" is forbidden: exceeded quota: small, requested: pods=1'
+NO_ACCOUNT = 'Error creating: pods "worker-1" is forbidden: serviceaccount "default" not found'
+LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0."
+EVICTED = {
+    "kind": "Pod",
+    "metadata": {"name": "worker-1"},
+    "status": {"phase": "Failed", "reason": "Evicted", "message": LOW},
+}
+
+
+@pytest.mark.parametrize(
+    ("thing", "what", "remedy", "passing"),
+    [
+        (waiting("ErrImageNeverPull", NEVER_PULL), NEVER_PULL, LOAD, False),
+        (waiting("ImagePullBackOff", "Back-off pulling image"), "Back-off", LOAD, False),
+        (refused(QUOTA), "exceeded quota", "The namespace's quota is used up", False),
+        (refused(NO_ACCOUNT), "serviceaccount", "Ask for the right", True),  # not there yet
+        (EVICTED, "low on resource", "Free space on the node", False),
+    ],
+)
+def test_other_troubles_are_named_with_their_remedies(
+    thing: Object, what: str, remedy: str, passing: bool
+) -> None:
+    (found,) = find_trouble([thing])
+    assert what in found.what
+    assert remedy in found.remedy
+    assert found.passing == passing
+
+
+def test_a_pod_that_gets_no_network_is_named() -> None:
+    event = refused("failed to setup network for sandbox", "FailedCreatePodSandBox", "Pod")
+    pod = waiting("ContainerCreating", "")
+    (found,) = find_trouble([event, pod])
+    assert (found.where, found.passing) == ("pod/worker-1", True)
+    assert "network for sandbox" in found.what
+
+
+def test_a_refusal_of_pod_security_does_not_pass() -> None:
+    (found,) = find_trouble(objects("locked", "events"))
+    assert not found.passing
+
+
+def test_a_file_that_is_being_written_is_neither_fetched_nor_missed(pod: Pod) -> None:
+    KUBECTL.send("deployment/files", FILES, str(pod.folder))
+    (pod.folder / ".a.png.7.tmp").write_bytes(b"half")
+    assert KUBECTL.fetch("deployment/files", str(pod.folder)) == FILES
+
+
+def test_a_folder_that_is_a_link_to_the_claim_is_checked_like_any_other(pod: Pod) -> None:
+    link = pod.folder.with_name("link")
+    link.symlink_to(pod.folder)
+    KUBECTL.send("deployment/files", FILES, str(link))
+    assert KUBECTL.fetch("deployment/files", str(link)) == FILES

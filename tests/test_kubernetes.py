@@ -2,10 +2,12 @@
 
 import base64
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
@@ -13,10 +15,11 @@ from small_cluster import ROLE, WHERE, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
 import studyguide
-from studyguide import kubernetes
+from studyguide import course, kubernetes
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
+from studyguide.images import load, sha256
 from studyguide.kubernetes import KubernetesCluster
 from studyguide.report import RunReport
 from studyguide.settings import from_options
@@ -259,6 +262,43 @@ def test_a_cluster_that_goes_away_in_the_middle_of_a_run_is_told(
         perform("d", two_images, tmp_path, chaos=[leave])
 
 
+def test_a_right_that_is_taken_away_in_the_middle_of_a_run_is_told_at_once(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    def take_away(running: Cluster) -> None:
+        cluster.refusals = ['(Forbidden): events is forbidden: User "learner" cannot list'] * 3
+
+    with pytest.raises(ToolError, match="Ask for the right"):
+        perform("d", two_images, tmp_path, chaos=[take_away])
+    assert len(cluster.refusals) == 2, "asked again"
+
+
+def test_a_job_that_ran_out_of_memory_is_told_so_and_not_to_mend_what_its_log_tells(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    cluster.program = ["sh", "-c", "exit 2", "studyguide"]
+    apply = cluster._apply
+
+    def run_out(items: list[Object]) -> bytes:
+        if any(item["kind"] == "Job" for item in items):
+            cluster.extra = shown("oom")
+        return apply(items)
+
+    cluster._apply = run_out  # type: ignore[method-assign]
+    with pytest.raises(StudyguideError, match=r"pod/oom: .*memory.*Give it more memory in k8s/"):
+        perform("d", two_images, tmp_path)
+
+
+def test_pods_that_never_begin_are_told(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.program = ["sh", "-c", "exec sleep 60", "studyguide"]
+    monkeypatch.setattr(kubernetes, "START_S", 0.2)
+    with pytest.raises(StudyguideError, match=r"No pod has begun its work within 0\.2 s\. Run"):
+        perform("d", two_images, tmp_path)
+    assert cluster.is_empty
+
+
 def test_a_job_that_fails_is_told_with_the_end_of_its_log(
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -405,3 +445,59 @@ def test_the_extra_that_pods_need_is_named_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UsageError, match=r"pip install studyguide\[cluster\]"):
         kubernetes._load(b"")
+
+
+# by hand
+
+
+def make(*arguments: str, code: int = 0) -> str:
+    command = ["make", "--no-print-directory", "-C", str(course.PACKAGE.parent / "k8s"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
+    tmp_path: Path, cluster: SmallCluster
+) -> None:
+    home = tmp_path / "images" / "f_fault_tolerant_queue"
+    places = [f"{key}={tmp_path / key.lower()}" for key in ("IMAGES", "LOGS", "CHARTS")]
+    (tmp_path / "own").mkdir()
+    pixels = np.tile(noise()[..., 0], (16, 16))  # 42 tiles
+    Image.fromarray(pixels).save(tmp_path / "own" / "big.png")
+    a = studyguide.run("a", images=tmp_path / "own", output=tmp_path / "a")
+
+    assert "Deploy first: make -C k8s deploy A=f" in make("run", "A=f", code=2)
+    make("deploy", "A=e")
+    in_e = cluster.names("worker")
+    assert make("deploy", "A=f").startswith("context small, namespace studyguide\n")
+    assert len(cluster.names("worker")) == 4
+    assert not set(in_e) & set(cluster.names("worker")), "they would take part in f"
+    assert cluster.names("coordinator") == []
+    shutil.copy(tmp_path / "own" / "big.png", cluster.folder / "data" / "input")
+
+    assert "job coordinator is complete" in make("run", "A=f")
+    assert "1 images came whole, of 1" in make("fetch", "A=f", *places)
+    assert {path.name: sha256(load(path)) for path in home.iterdir()} == a.pixels()
+    assert list((tmp_path / "charts").iterdir())
+
+    before = set(cluster.names("worker"))
+    assert "tiles were given to another worker" in make("chaos-test", "A=f", *places)
+    assert len(before - set(cluster.names("worker"))) == 1
+    assert {path.name: sha256(load(path)) for path in home.iterdir()} == a.pixels()
+
+    make("scale", "A=f", "N=2")
+    assert len([pod for pod in cluster.pods if "worker" in pod.name and not pod.is_ending]) == 2
+    assert "worker" in make("status")
+    for role, word in {"": "blur", "-coordinator": "enqueue", "-workers": "blur"}.items():
+        assert f" {word} " in make(f"logs{role}"), role
+    assert " assemble " in make("logs-assembler")
+    make("clean", "A=f")
+    assert cluster.is_empty
+    assert_only_what_was_shown_is_touched(cluster)
+
+
+def test_make_run_tells_why_a_job_failed(cluster: SmallCluster) -> None:
+    make("deploy", "A=d")
+    cluster.program = ["sh", "-c", "echo out of luck >&2; exit 2", "studyguide"]
+    assert "out of luck" in make("run", "A=d", code=2)
