@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studyguide.blur import gaussian_blur
+    from studyguide.errors import StudyguideError
+    from studyguide.report import RunReport
     from studyguide.runs import run
 
-__all__ = ["__version__", "gaussian_blur", "run"]
+__all__ = ["RunReport", "StudyguideError", "__version__", "gaussian_blur", "run"]
 __version__ = "0.1.0"
 
-_HOMES = {"gaussian_blur": "studyguide.blur", "run": "studyguide.runs"}
+_HOMES = {
+    "RunReport": "studyguide.report",
+    "StudyguideError": "studyguide.errors",
+    "gaussian_blur": "studyguide.blur",
+    "run": "studyguide.runs",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,3 +30,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'studyguide' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

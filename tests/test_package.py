@@ -1,8 +1,11 @@
 """What `pip install studyguide` brings: built as a release is, installed where nothing else is."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -14,21 +17,25 @@ import studyguide
 
 ROOT = Path(__file__).resolve().parents[1]
 UV = str(Path(sys.executable).with_name("uv"))
-OLDEST, NEWEST = 11, 15
+OLDEST, NEWEST = 11, 15  # the first that we support, and the first that numba does not
+LESSON, CELLS = "01_a_sequential.ipynb", 5  # as far as the first blur
 CI = bool(os.environ.get("CI"))
 
 
 def others() -> list[str]:
     """Return the other versions of Python that this machine has; looked for in CI only."""
-    if not CI:
-        return []
-    versions = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if minor != sys.version_info.minor]
-    find = [UV, "python", "find", "--no-python-downloads"]
-    return [
-        version
-        for version in versions
-        if subprocess.run([*find, version], capture_output=True, check=False).returncode == 0
-    ]
+    minors = [minor for minor in range(OLDEST, NEWEST) if minor != sys.version_info.minor]
+    return [python for minor in minors if (python := find_python(minor))] if CI else []
+
+
+def find_python(minor: int) -> str | None:
+    """Return a Python that works: pyenv has one of each name on PATH, and most of them do not."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [shutil.which(f"python3.{minor}"), *versions.glob(f"3.{minor}.*/bin/python")]
+    for python in filter(None, candidates):
+        if subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0:
+            return str(python)
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,56 @@ def test_an_installed_wheel_makes_a_course_and_blurs_its_images(
     assert len(list((course / "images" / "output" / "e_distributed_queue").iterdir())) == 5
 
 
+@pytest.fixture(scope="module")
+def beside(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a Python with the wheel, which finds all else where the tests do."""
+    environment = tmp_path_factory.mktemp("beside") / "venv"
+    uv = [UV, "--quiet", "--no-config"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, environment], check=True)
+    install = [*uv, "pip", "install", "--offline", "--no-deps", "--python", environment]
+    subprocess.run([*install, *built.glob("*.whl")], check=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "rest.pth").write_text(sysconfig.get_path("purelib"))
+    return environment / "bin" / "python"
+
+
+def test_a_lesson_that_init_made_runs_from_the_installed_wheel(
+    beside: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: str, cwd: Path = tmp_path) -> str:
+        done = subprocess.run([beside, *arguments], cwd=cwd, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("-m", "studyguide", "init", "course")
+    where = run("-c", "import studyguide; print(studyguide.__file__)").strip()
+    assert Path(where).is_relative_to(beside.parents[1])
+    lesson = tmp_path / "course" / "notebooks" / LESSON
+    beginning = json.loads(lesson.read_text())
+    beginning["cells"] = beginning["cells"][:CELLS]
+    for cell in beginning["cells"]:
+        cell |= {"outputs": []} if "outputs" in cell else {}
+    lesson.write_text(json.dumps(beginning))
+    run(str(ROOT / "tools" / "refresh_notebooks.py"), str(lesson))
+    cells = [cell for cell in json.loads(lesson.read_text())["cells"] if "outputs" in cell]
+    assert len(cells) >= 2
+    assert all(cell["outputs"] for cell in cells)
+
+
 def test_the_import_of_an_installed_wheel_loads_nothing_heavy(installed: Run) -> None:
     heavy = "{'numba', 'matplotlib', 'numpy', 'PIL', 'redis'}"
     program = f"import studyguide, sys; print(sorted({heavy} & set(sys.modules)))"
     assert installed("python", "-c", program).strip() == "[]"
+
+
+def test_every_public_name_can_be_had_is_documented_and_listed() -> None:
+    documented = (ROOT / "docs" / "api.md").read_text()
+    assert studyguide.__all__ == sorted(studyguide.__all__)
+    for name in studyguide.__all__:
+        thing = getattr(studyguide, name)
+        assert name in dir(studyguide)
+        if name != "__version__":
+            assert thing.__doc__
+            assert f"studyguide.{name}" in documented or thing.__module__ in documented
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = studyguide.nothing
