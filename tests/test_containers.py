@@ -144,11 +144,11 @@ def test_e_works_where_only_root_may_write_to_claims_and_make_fetch_brings_all_h
     assert node.finish(node.start("coordinator", *QUICK)) == 0
     wait_until(lambda: kept(node, "e") == expected)
     assert not list(claim_of(node).iterdir())
-    places = (f"IMAGES={tmp_path}/home", f"LOGS={tmp_path}/logs")
+    places = [f"{name}={tmp_path}/{name.lower()}" for name in ("IMAGES", "LOGS", "CHARTS")]
     said = make("fetch", "A=e", "CONTEXT=none", *places, path=stub_kubectl(node, tmp_path))
     assert "5 images came whole, of 5" in said
     stem = APPROACHES["e"].stem
-    fetched = (tmp_path / "home" / stem).iterdir()
+    fetched = (tmp_path / "images" / stem).iterdir()
     assert {path.name: images.sha256(images.load(path)) for path in fetched} == expected
     assert '"stage":"assemble"' in (tmp_path / "logs" / f"{stem}.events.jsonl").read_text()
 

@@ -1,5 +1,6 @@
 """pyproject.toml, environment.yml and requirements.lock ask for the same versions."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from rattler import MatchSpec
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+MAKEFILE = (ROOT / "Makefile").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
 
 # What conda-forge calls a distribution, where the name differs.
@@ -98,3 +100,31 @@ def test_every_pin_of_the_lock_has_a_hash_and_no_address_is_named() -> None:
     assert len(entries) == len(PINS)
     assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
     assert re.findall(r"://|--(?:extra-)?index-url|--find-links", LOCK) == []
+
+
+def test_the_devcontainer_has_a_python_that_we_support_and_makes_what_make_makes() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    (version,) = re.findall(r"/python:([\d.]+)", container["image"])
+    assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+    assert f"READY := {container['postCreateCommand'].removeprefix('make ')}" in MAKEFILE
+    assert container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+
+
+def test_the_workspace_that_make_lab_opens_has_files_that_exist() -> None:
+    (name,) = re.findall(r"workspaces import (\S+)", MAKEFILE)
+    workspace = json.loads((ROOT / name).read_text())
+    assert f"/lab/workspaces/{workspace['metadata']['id']} " in MAKEFILE
+    opened = {key: value["data"]["path"] for key, value in workspace["data"].items() if ":" in key
+              and "data" in value}  # fmt: skip
+    assert "notebooks/01_a_sequential.ipynb" in opened.values()
+    for key, path in opened.items():
+        assert (ROOT / path).is_file()
+        assert json.dumps(workspace["data"]["layout-restorer:data"]).count(key)
+
+
+def test_pre_commit_runs_with_the_tools_of_the_environment() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [hook["id"] for hook in hooks] == ["lint", "notebooks", "links"]
+    for hook in hooks:
+        program, task, *_ = hook["entry"].split()
+        assert program != "make" or f"\n{task}: " in MAKEFILE
