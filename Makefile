@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg
@@ -14,7 +15,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run lab charts notebooks images test lint test-library test-notebooks coverage format book \
-	dist lock clean distclean
+	bench bench-peers bench-check dist lock clean distclean
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +69,17 @@ format: $(READY) ## sort imports and format, notebooks included
 book: $(READY) ## build the course as a static site in build/book, its links checked
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/book $(ARGS)
 
+bench: $(READY) ## measure growth and limits of ours and write docs/performance.md (ARGS=--quick prints)
+	for name in growth memory model; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done
+	$(BIN)/python -m benchmarks.document
+
+bench-peers: $(PEERS)/ready ## measure kernel, job and queues against other people's (ARGS=--quick prints)
+	for name in kernel direct job queues; do $(PEERS)/bin/python -m benchmarks.$$name $(ARGS) || exit; done
+	$(BIN)/python -m benchmarks.document
+
+bench-check: $(READY) ## has anything become slower? ratios against the stored ones, in a minute
+	$(BIN)/python -m benchmarks.check $(ARGS)
+
 dist: $(READY) ## build what a release publishes: dist/*.tar.gz and dist/*.whl
 	$(BIN)/python -m hatchling build $(ARGS)
 
@@ -80,8 +92,14 @@ clean: ## remove caches, and what runs have written and git does not track
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	git clean -fdxq images/output logs
 
-distclean: clean ## remove the environment as well
-	rm -rf .venv
+distclean: clean ## remove the environments as well
+	rm -rf .venv $(PEERS)
+
+$(PEERS)/ready: $(READY) benchmarks/peers/requirements.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip install --quiet --system-certs --python $(PEERS)/bin/python \
+		--requirement benchmarks/peers/requirements.txt --editable .
+	@touch $@
 
 # uv installs in seconds what takes pip more than a minute; where it cannot be had, pip does it.
 $(READY): pyproject.toml requirements.lock

@@ -8,6 +8,7 @@ that dict alone. `main` does both: `python -m benchmarks.<name> [--quick]`.
 import argparse
 import datetime
 import json
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,6 +71,7 @@ def main(name: str, measure: Callable[[bool], dict[str, Any]], report: Callable[
         "machine": describe(),
         "quick": quick,
         **measure(quick),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,  # peers included
     }
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}{'-quick' if quick else ''}.json"

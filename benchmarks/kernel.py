@@ -18,12 +18,6 @@ from studyguide.blur import gaussian_blur, weights
 from studyguide.settings import Blur
 from studyguide.tiles import Pixels
 
-try:
-    import cv2
-    import pyvips
-except ImportError as error:
-    raise SystemExit(f"{error}. Run make bench-peers, which installs the peers.") from None
-
 CORES = os.cpu_count() or 1
 Images = Iterable[Pixels]
 
@@ -33,6 +27,8 @@ def ours(images: Images, kernel_size: int, method: str, workers: int) -> Images:
 
 
 def opencv(images: Images, kernel_size: int, threads: int) -> Images:
+    import cv2
+
     cv2.setNumThreads(threads)
     size, sigma, edge = (kernel_size, kernel_size), kernel_size / 3, cv2.BORDER_REPLICATE
     return (cv2.GaussianBlur(image, size, sigma, borderType=edge) for image in images)
@@ -40,6 +36,8 @@ def opencv(images: Images, kernel_size: int, threads: int) -> Images:
 
 def libvips(images: Images, kernel_size: int) -> Images:
     """In integer precision and on all cores; `min_ampl` gives it as many taps as the others."""
+    import pyvips
+
     radius, sigma = kernel_size // 2, kernel_size / 3
     least = float(np.exp(-((radius + 0.5) ** 2) / (2 * sigma**2)))
     how = {"min_ampl": least, "precision": "integer"}
@@ -80,6 +78,9 @@ def errors(results: Images, truth: Images) -> dict[str, float]:
 
 
 def measure(quick: bool) -> dict[str, Any]:
+    import cv2
+    import pyvips
+
     images = sample_images()
     truth = [exact(image, 21) for image in images]
     sizes = (3, 21) if quick else (3, 5, 9, 15, 21, 31, 41, 51, 71, 101)
