@@ -3,6 +3,7 @@
 # The first of these that is Python 3.11 or newer is used: `make run PYTHON=/path/to/python`.
 PYTHON ?= python3 python3.15 python3.14 python3.13 python3.12 python3.11
 ARGS ?=
+SEEDS ?= 25
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
@@ -14,7 +15,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts notebooks images test lint test-library test-notebooks coverage format book \
+.PHONY: help run lab charts notebooks images test lint test-library test-notebooks coverage format chaos book \
 	bench bench-peers bench-check dist lock clean distclean
 
 help: ## list these tasks
@@ -61,6 +62,10 @@ coverage: $(READY) ## measure which lines and branches of the library the tests 
 	$(BIN)/coverage run -m pytest -q -m "not containers" --ignore=tests/test_notebooks.py $(PYTEST_ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q tests/test_blur.py -k "direct or float32"
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+chaos: $(READY) ## break f and g in every way of the fault matrix; writes docs/chaos-report.md (SEEDS=200)
+	$(BIN)/studyguide chaos --seeds $(SEEDS) --redis redis-server --redis wheel \
+		--ledger build/chaos.jsonl --report docs/chaos-report.md $(ARGS)
 
 format: $(READY) ## sort imports and format, notebooks included
 	$(BIN)/ruff check --fix .

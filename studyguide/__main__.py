@@ -1,8 +1,9 @@
 """The command line: `studyguide` and `python -m studyguide`.
 
 Exit codes: 0 all well; 1 some image failed (the others are saved) or a run could not go on; 2 wrong
-usage. A role that cannot go on for now, because Redis is away or a disk full, ends with 75 and one
-that found an error of ours with 70, so that whoever supervises it starts it again.
+usage. A role that cannot go on for now, because Redis is away or a disk full, ends with 75, one
+that found an error of ours with 70, and a coordinator that was told to stop with images open with
+143, so that whoever supervises it starts it again.
 """
 
 import time
@@ -25,6 +26,7 @@ from studyguide.settings import OPTIONS, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
+STOPPED = 143  # as a shell tells the end by SIGTERM
 LINE = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
     init.add_argument("folder", type=Path, help="it must not be there yet")
     init.set_defaults(command=_init)
+    _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
@@ -198,6 +201,29 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in OPTIONS if hasattr(given, name)}
 
 
+# --- studyguide chaos ----------------------------------------------------------------------------
+
+
+def _add_chaos(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--approach", choices="efg", help="default: f and g, and e where killed")
+    parser.add_argument("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each row")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
+    parser.add_argument(
+        "--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each run")
+    parser.add_argument("--ledger", type=Path, help="append to this file; skip what is in it")
+    parser.add_argument("--report", type=Path, help="write the ledger as a page")
+    parser.set_defaults(command=_chaos)
+
+
+def _chaos(given: argparse.Namespace) -> int:
+    from studyguide.chaos import command
+
+    return command(given)
+
+
 # --- the roles of d to g -------------------------------------------------------------------------
 
 
@@ -245,8 +271,8 @@ def _role(given: argparse.Namespace) -> int:
     )
     try:
         return serve(role)
-    except Cancelled:
-        return 0  # told to stop while Redis was away
+    except Cancelled:  # told to stop while Redis was away, or while images were open
+        return 0 if given.role in ("worker", "assembler") else STOPPED
     except (UsageError, QueueError, OSError):
         raise
     except Exception as error:

@@ -27,6 +27,9 @@ class Store(Protocol):
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Keep an image where workers find its windows; ImageError if there is no room."""
 
+    def holds(self, job: ImageJob) -> bool:
+        """Whether the image is there, as far as can be told at a glance."""
+
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """A tile with its halo, uint8, shape `job.window_shape(tile)`; MessageError if absent."""
 
@@ -54,6 +57,10 @@ class FileStore:
         except OSError as error:
             problem = f"The pixels of {job.image} cannot be kept in {self.folder} ({error})"
             raise ImageError(problem, "Free some space, or set TMPDIR to another folder") from error
+
+    def holds(self, job: ImageJob) -> bool:
+        """Whether its file is there."""
+        return self._image_path(job).exists()
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Copy a window out of the mapped image."""
@@ -85,8 +92,10 @@ class FileStore:
         try:
             image: Pixels = np.load(self._image_path(job), mmap_mode="r")
         except (OSError, EOFError, ValueError) as error:
+            self._image_path(job).unlink(missing_ok=True)
             raise MessageError(f"The pixels of {job.image} are not in {self.folder}") from error
         if image.shape != job.shape or image.dtype != np.uint8:
+            self._image_path(job).unlink(missing_ok=True)  # so that the coordinator writes it again
             raise MessageError(
                 f"The pixels of {job.image} have shape {image.shape}, not {job.shape}"
             )
@@ -105,6 +114,11 @@ class RedisStore:
         for tile in job.tiles:
             body = window(pixels, tile, job.blur.radius).tobytes()
             self._put("src", job, str(tile.index), body)
+
+    def holds(self, job: ImageJob) -> bool:
+        """Whether any of its windows is there."""
+        key = f"{self.prefix}src:{job.key}"
+        return bool(self.link(lambda client: client.exists(key)))
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Fetch one window."""

@@ -206,16 +206,22 @@ class LocalCluster(Cluster):
         self.processes[name].child.wait()
 
     def kill_busy_worker(self) -> bool:
-        """Freeze a worker, kill it if it is in the middle of a tile, else let it go on."""
+        """Kill a worker that is in the middle of a tile."""
+        name = self.freeze_busy_worker()
+        if name:
+            self.kill(name)
+        return bool(name)
+
+    def freeze_busy_worker(self) -> str:
+        """Freeze a worker; return its name if it is in the middle of a tile, else let it go on."""
         for name in sorted({owner for owner, _ in self._blurring()}):
             child = self.processes[name].child
             child.pause()
             self.read_events()
             if any(owner == name for owner, _ in self._blurring()):
-                self.kill(name)
-                return True
+                return name
             child.resume()
-        return False
+        return ""
 
     def _blurring(self) -> list[tuple[str, str]]:
         """Lanes that were handed a tile and have not finished its blur."""

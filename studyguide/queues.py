@@ -53,6 +53,8 @@ class Link:
         Seconds that an operation is retried for before `QueueError`.
     stop : threading.Event, optional
         Ends the waiting with `Cancelled`.
+    slack_s : float
+        Seconds by which an answer may be late before we count the server as unhealthy.
 
     Raises
     ------
@@ -61,9 +63,14 @@ class Link:
     """
 
     def __init__(
-        self, url: str, patience_s: float = 30.0, stop: threading.Event | None = None
+        self,
+        url: str,
+        patience_s: float = 30.0,
+        stop: threading.Event | None = None,
+        slack_s: float = 0.5,
     ) -> None:
         self.url = url
+        self.slack_s = slack_s
         self.patience_s = patience_s
         self.stop = stop or threading.Event()
         self.healthy_since = time.monotonic()  # since when every answer came, and in time
@@ -78,7 +85,7 @@ class Link:
             remedy = "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0"
             raise UsageError(f"The Redis URL is {safe_url(url)!r}: {error}", remedy) from None
 
-    def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.5) -> Any:
+    def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.0) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.
 
         Raises
@@ -93,7 +100,7 @@ class Link:
             begun = time.monotonic()
             try:
                 answer = operation(self._client)
-                if time.monotonic() - begun > usual_s + 0.5:
+                if time.monotonic() - begun > usual_s + self.slack_s:
                     self.healthy_since = time.monotonic()
                 return answer
             except redis.RedisError as error:
@@ -276,6 +283,10 @@ class StreamQueue:
         """How the image ended (saved, partial or failed); empty while it has not."""
         found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
         return (found or b"").decode()
+
+    def give_up(self, job: ImageJob) -> None:
+        """The image cannot be done."""
+        self.link(lambda client: client.set(f"{self.prefix}state:{job.key}", "failed"))
 
     def reap(self) -> None:
         """Forget consumers that hold nothing and no longer beat."""

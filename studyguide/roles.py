@@ -5,12 +5,15 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from studyguide import service
 from studyguide.checkpoint import FileStore, RedisStore, Store
+from studyguide.errors import Cancelled
 from studyguide.faults import Fault
 from studyguide.metrics import Metrics
 from studyguide.metrics import serve as serve_metrics
@@ -48,13 +51,20 @@ class Role:
 
     def link(self, stop: threading.Event) -> Link:
         """A connection of its own for each thread."""
-        return Link(self.redis_url, self.settings.delivery.patience_s, stop)
+        delivery = self.settings.delivery
+        slack_s = min(0.5, delivery.visibility_s / 2)  # a longer pause may look like lapsed leases
+        return Link(self.redis_url, delivery.patience_s, stop, slack_s)
 
 
 def serve(role: Role) -> int:
     """Run a role until it is done or SIGTERM asks it to stop; return the exit code.
 
     0: all well, or drained; 1: some image failed.
+
+    Raises
+    ------
+    Cancelled
+        If a coordinator was told to stop before all images had ended.
     """
     stop = threading.Event()
     _set_on_signals(stop)
@@ -149,10 +159,9 @@ def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:
     def queue() -> StreamQueue:
         return StreamQueue(role.link(stop), role.prefix)
 
-    store = _store(role, stop)
+    store, over = _store(role, stop), threading.Event()
     heart = service.Heart(queue(), role.settings.delivery.visibility_s, role.alive)
-    with Crew(stop) as crew:
-        crew.start("heart", heart.beat, stop)
+    with _beating(heart, stop), Crew(stop) as crew:
         if role.role in ("worker", "all"):
             for n in range(role.settings.workers):
                 leases = heart.watch("tasks", f"{role.name}/worker-{n}")
@@ -163,11 +172,28 @@ def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:
             assembler = service.StreamAssembler(run, queue(), store, leases)
             crew.start("assembler", assembler.work, stop)
         if role.role in ("coordinator", "all"):
-            crew.start("coordinator", _coordinate, run, queue(), store, stop)
+            crew.start("coordinator", _coordinate, run, queue(), store, stop, over)
+    if role.role in ("coordinator", "all") and not over.is_set():
+        raise Cancelled
 
 
-def _coordinate(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
+@contextmanager
+def _beating(heart: service.Heart, stop: threading.Event) -> Iterator[None]:
+    """Have the heart beat until the body has ended: whoever drains still holds its leases."""
+    idle = threading.Event()
+    with Crew(stop) as crew:
+        crew.start("heart", heart.beat, idle)
+        try:
+            yield
+        finally:
+            idle.set()
+
+
+def _coordinate(
+    run: Run, queue: StreamQueue, store: Store, stop: threading.Event, over: threading.Event
+) -> None:
     service.coordinate_stream(run, queue, store, stop)
+    over.set()
     stop.set()  # ends the other threads of this process
 
 

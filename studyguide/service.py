@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -75,6 +75,8 @@ def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
                         time.sleep(0.005)
                     queue.put("tasks", work.encode(task))
     _watch_list(run, queue, jobs, stop)
+    if stop.is_set():
+        raise Cancelled
 
 
 def _watch_list(run: Run, queue: ListQueue, jobs: list[ImageJob], stop: threading.Event) -> None:
@@ -143,10 +145,13 @@ def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequenc
 def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
     """Collect results; save each image of which every tile has come."""
     canvases: dict[str, Canvas] = {}
+    states: dict[ImageJob, str] = {}
     queue.forget_received()
     while not stop.is_set():
         message = queue.take("results")
         if message is None:
+            for job, state in states.items():
+                queue.set_state(job, state)  # again: a server that died has forgotten it
             continue
         result = work.decode_result(message)
         job = result.job
@@ -154,9 +159,11 @@ def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
         complete = canvas.add(result, run.recorder)
         queue.note_received(job, result.tile)
         if complete:
+            states[job] = "failed"
             with run.guarded(job.image):
                 run.save(job.image, canvas.pixels)
-            queue.set_state(job, "saved")
+                states[job] = "saved"
+            queue.set_state(job, states[job])
             del canvases[job.key]
 
 
@@ -173,15 +180,34 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
                 store.put_image(job, pixels)
             jobs.append(job)
             _enqueue(run, queue, job, job.tiles, stop)
-    while jobs and not stop.wait(POLL_S):
+    still = jobs
+    while still and not stop.wait(POLL_S):
         queue.promote()
-        jobs = [job for job in jobs if not queue.state(job)]
-        for job in jobs:
+        # At the end all once more: Redis may have lost how some of them ended.
+        still = _without_end(queue, still) or _without_end(queue, jobs)
+        for job in still:
             missing = queue.audit(job)
-            if missing:
-                store.put_image(job, images.load(run.settings.images / job.image))
+            if store.holds(job) or _restore(run, queue, store, job):
                 _enqueue(run, queue, job, missing, stop)
+    if stop.is_set():
+        raise Cancelled
     queue.reap()
+
+
+def _without_end(queue: StreamQueue, jobs: list[ImageJob]) -> list[ImageJob]:
+    return [job for job in jobs if not queue.state(job)]
+
+
+def _restore(run: Run, queue: StreamQueue, store: Store, job: ImageJob) -> bool:
+    """Whatever lost the tiles may have lost the pixels too."""
+    with run.guarded(job.image):
+        found, pixels = run.load(run.settings.images / job.image)
+        if found != job:
+            raise ImageError(f"{job.image} was changed during the run", "Run it again")
+        store.put_image(job, pixels)
+        return True
+    queue.give_up(job)
+    return False
 
 
 def _enqueue(
@@ -322,10 +348,12 @@ class StreamWorker:
     def _handle(self, lease: Lease) -> None:
         try:
             self._finish(lease, self._process(lease))
-        except (Cancelled, QueueError):
+        except (Cancelled, QueueError, OSError):
             raise
+        except MessageError as error:  # its pixels are gone: no fault, and no attempt, of the tile
+            self._fail(replace(lease, attempt=lease.attempt - 1), str(error), last=False)
         except ToolError as error:
-            self._fail(lease, str(error), last=True)
+            self._fail(lease, str(error), last=error.exit_code is not None)
         except Exception as error:  # whatever a tile does, it must not take its worker along
             self._fail(lease, f"{type(error).__name__}: {error}", last=False)
 
@@ -341,15 +369,28 @@ class StreamWorker:
     def _finish(self, lease: Lease, result: TileResult) -> None:
         image, tile, recorder = lease.job.image, lease.tile.index, self.run.recorder
         with recorder.span("transfer", image, tile, lease.trial):
-            reference = self.store.put_result(lease.job, lease.tile, result.pixels)
+            reference = self._keep(lease, result)
             first = self.queue.commit(lease, reference)
         if not first:
             recorder.mark("duplicate", image, tile, lease.trial)
 
+    def _keep(self, lease: Lease, result: TileResult) -> bytes:
+        """A full disk is no fault of the tile: wait for room as patiently as for Redis."""
+        link = self.queue.link
+        deadline = time.monotonic() + link.patience_s
+        while True:
+            try:
+                return self.store.put_result(lease.job, lease.tile, result.pixels)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            if link.stop.wait(0.1):
+                raise Cancelled
+
     def _fail(self, lease: Lease, error: str, last: bool) -> None:
         """Retry after 2^n times the first delay, jittered so that retries do not come in step."""
         delivery = self.run.settings.delivery
-        delay_s = delivery.backoff_s * 2 ** (lease.attempt - 1) * random.uniform(0.5, 1.5)
+        delay_s = delivery.backoff_s * 2 ** max(0, lease.attempt - 1) * random.uniform(0.5, 1.5)
         attempts = lease.attempt if last else delivery.max_attempts
         verdict = self.queue.fail(lease, error, delay_s, attempts)
         if verdict != "done":
@@ -374,23 +415,24 @@ def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> 
     Raises
     ------
     ToolError
-        If that process died or did not end in time.
+        If that process died, or did not end in time; then without an exit code.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_apart, args=(sender, task, faults), daemon=True)
     child.start()
     sender.close()
+    what = ["blur", task.job.image, f"tile {task.tile.index}"]
     try:
         if not receiver.poll(timeout_s):
-            raise EOFError
+            raise ToolError(what, None, f"no result after {timeout_s:g} s")
         pixels = np.frombuffer(receiver.recv_bytes(), np.uint8)
     except EOFError as error:
+        child.join()
+        raise ToolError(what, child.exitcode, "the tile kills the process that blurs it") from error
+    finally:
         child.kill()
         child.join()
-        what = ["blur", task.job.image, f"tile {task.tile.index}"]
-        raise ToolError(what, child.exitcode, "the tile kills the process that blurs it") from error
-    child.join()
     return TileResult(
         task.job, task.tile, pixels.reshape(task.job.core_shape(task.tile)), task.attempt
     )

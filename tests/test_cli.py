@@ -542,6 +542,15 @@ def test_roles_that_are_started_one_by_one_do_the_job_and_drain_when_told(hand: 
     assert decoded(hand.cli.folder / "out") == expected()
 
 
+@pytest.mark.parametrize("letter", ["e", "f"])
+def test_a_coordinator_that_is_told_to_stop_too_early_does_not_say_that_all_is_well(
+    letter: str, hand: Hand
+) -> None:
+    coordinator = hand.start("coordinator", "--approach", letter, "--name", "coordinator")
+    hand.wait_for("coordinator", '"stage":"enqueue"')
+    assert hand.drain(coordinator) == 143
+
+
 def test_one_service_with_all_roles_does_the_whole_job_alone(hand: Hand) -> None:
     done = hand.cli.end(hand.start("service", "--mode", "all", "--workers", 2, "--name", "all"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

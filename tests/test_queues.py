@@ -616,11 +616,11 @@ def test_waiting_for_a_server_ends_when_we_are_told_to_stop() -> None:
 
 
 def test_a_late_answer_counts_as_ill_health(own_server: RedisServer, connect: Connect) -> None:
-    link = connect(own_server.url, patience_s=60)
+    link = connect(own_server.url, patience_s=60, slack_s=0.1)
     link(Counted())
     healthy = link.healthy_since
     own_server.pause()
-    threading.Timer(1.2, own_server.resume).start()
+    threading.Timer(0.3, own_server.resume).start()
     ping = Counted()
     assert link(ping)
     assert ping.times == 1

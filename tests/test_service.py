@@ -1,5 +1,6 @@
 """The roles' loops on threads of the test, around a real server."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 import redis
 from PIL import Image
-from support import SMALL, TILES, grey, noise, noise_job, temporary_files, wait_until
+from support import SMALL, TILES, grey, make_images, noise, noise_job, temporary_files, wait_until
 
 from studyguide import service
 from studyguide.blur import blur_whole
 from studyguide.checkpoint import FileStore
-from studyguide.errors import MessageError, ToolError
+from studyguide.errors import Cancelled, MessageError, ToolError
 from studyguide.faults import Fault, PlantedError
 from studyguide.queues import Lease, Link, ListQueue, StreamQueue
 from studyguide.redis_server import RedisServer
@@ -27,7 +28,7 @@ from studyguide.settings import Blur, from_options
 from studyguide.threads import Crew
 from studyguide.tiles import Pixels, window
 from studyguide.timeline import Event, Recorder, Timeline
-from studyguide.work import Run, TileTask, encode, process
+from studyguide.work import ImageJob, Run, TileTask, encode, process
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -165,6 +166,54 @@ def test_two_coordinators_of_one_run_queue_each_tile_once(site: Site) -> None:
 # the coordinator
 
 
+class Forgetful(FileStore):
+    """Loses what is kept first, and what else happens to that image then."""
+
+    def __init__(self, folder: Path, happens: Callable[[ImageJob], object]) -> None:
+        super().__init__(folder)
+        self.happens: Callable[[ImageJob], object] | None = happens
+
+    def put_image(self, job: ImageJob, pixels: Pixels) -> None:
+        if self.happens:
+            self.happens(job)
+            self.happens = None
+        else:
+            super().put_image(job, pixels)
+
+
+def coordinate_forgetfully(site: Site, happens: Callable[[ImageJob], object]) -> None:
+    store = Forgetful(site.folder / "pixels", happens)
+    with site.working(site.assembler().work, site.worker().work):
+        service.coordinate_stream(site.run, site.queue(), store, site.stop)
+
+
+def test_pixels_that_got_lost_are_kept_again_and_no_tile_is_blamed(
+    site: Site, client: redis.Redis
+) -> None:
+    coordinate_forgetfully(site, lambda job: None)
+    assert_all_blurred(site)
+    assert {event.image for event in site.of("retry")} == {"cloud.png"}
+    assert (site.of("dead"), client.xlen(P + "dlq")) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: path.unlink(), "is gone"),
+        (lambda path: Image.fromarray(noise()).save(path), "cloud.png was changed during the run"),
+    ],
+)
+def test_an_image_that_cannot_be_loaded_again_is_told_and_the_others_are_saved(
+    site: Site, change: Callable[[Path], object], told: str
+) -> None:
+    site.images = make_images(site.folder / "own")
+    coordinate_forgetfully(site, lambda job: change(site.images / job.image))
+    (failed,) = site.of("failed")
+    assert failed.image == "cloud.png"
+    assert told in failed.detail["error"]
+    assert site.names() == ["grain.png"]
+
+
 def test_the_coordinator_queues_no_more_tiles_than_may_wait(site: Site) -> None:
     site.options["queue_size"] = 3
     queue, depths = site.queue(), []
@@ -177,7 +226,7 @@ def test_the_coordinator_queues_no_more_tiles_than_may_wait(site: Site) -> None:
         depths.append(wait_until(queue.backlog))
         stop.set()
 
-    with site.working(take_slowly):
+    with site.working(take_slowly), pytest.raises(Cancelled):
         site.coordinate()
     assert max(depths) <= 3
 
@@ -185,8 +234,10 @@ def test_the_coordinator_queues_no_more_tiles_than_may_wait(site: Site) -> None:
 def test_a_coordinator_that_was_told_to_stop_queues_nothing_more(site: Site) -> None:
     stream, lists = site.queue(), ListQueue(site.link(), "{e}:")
     site.stop.set()
-    site.coordinate()
-    service.coordinate_list(site.run, lists, site.stop)
+    with pytest.raises(Cancelled):
+        site.coordinate()
+    with pytest.raises(Cancelled):
+        service.coordinate_list(site.run, lists, site.stop)
     service.sequential(site.run, site.stop)
     assert (stream.backlog(), lists.length("tasks"), site.of("load", "save")) == (0, 0, [])
 
@@ -397,8 +448,69 @@ def test_a_suspect_tile_that_is_guilty_kills_that_process_alone(kind: str) -> No
 
 
 def test_a_suspect_tile_that_does_not_end_is_given_up() -> None:
-    with pytest.raises(ToolError, match=r"grain\.png tile 0"):
+    with pytest.raises(ToolError, match=r"grain\.png tile 0` timed out") as caught:
         service.process_apart(task(), [Fault("slow", "grain.png", 0)], timeout_s=0.1)
+    assert caught.value.exit_code is None
+
+
+@pytest.mark.parametrize(("exit_code", "verdict"), [(None, "retry"), (-9, "dead")])
+def test_a_suspect_tile_is_a_dead_letter_at_once_only_if_it_killed_its_process(
+    site: Site, monkeypatch: pytest.MonkeyPatch, exit_code: int | None, verdict: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ToolError(["blur"], exit_code, "")
+
+    monkeypatch.setattr(service, "process_apart", fail)
+    monkeypatch.setattr(service, "SUSPECT", 1)
+    site.options.update(SOON)
+    lease_to_the_dead(site)
+    with site.working(site.worker().work):
+        wait_until(lambda: site.of("retry", "dead"))
+    assert site.of("retry", "dead")[0].stage == verdict
+
+
+def fail_to_write(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    """The disk is full that many times, for results."""
+    put_result, left = FileStore.put_result, [times]
+
+    def put(store: FileStore, *args: Any) -> bytes:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put_result(store, *args)
+
+    monkeypatch.setattr(FileStore, "put_result", put)
+
+
+def test_a_full_disk_is_no_fault_of_the_tile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to_write(monkeypatch, times=4)
+    site.do_all()
+    assert_all_blurred(site)
+    assert site.of("retry", "dead") == []
+
+
+def test_a_disk_that_stays_full_ends_the_worker_and_the_tile_is_left_to_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_write(monkeypatch, times=float("inf"))
+    worker = site.worker()
+    worker.queue.link.patience_s = 0.0
+    site.store.put_image(noise_job(), noise())
+    worker.queue.enqueue(noise_job(), noise_job().tiles[:1])
+    with pytest.raises(OSError, match="No space left"):
+        worker.work(site.stop)
+    assert (worker.queue.backlog(), site.of("retry", "dead")) == (1, [])
+
+
+def test_a_worker_that_waits_for_room_ends_when_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_write(monkeypatch, times=float("inf"))
+    site.options.update(SOON)
+    lease_to_the_dead(site)
+    with site.working(site.worker().work):
+        wait_until(lambda: site.of("blur"))
+    assert (StreamQueue(site.connect(site.url)).backlog(), site.of("retry", "dead")) == (1, [])
 
 
 # the assembler
@@ -528,6 +640,31 @@ def test_in_e_a_damaged_message_ends_its_reader(site: Site) -> None:
         service.work_list(site.run, lists, site.stop, [])
     with pytest.raises(MessageError, match="damaged"):
         service.assemble_list(site.run, lists, site.stop)
+
+
+def test_in_e_an_image_that_cannot_be_saved_has_failed(site: Site, client: redis.Redis) -> None:
+    (site.folder / "output" / "grain.png").mkdir(parents=True)
+    run, lists = site.run, [site.lists() for _ in range(3)]
+    loops = [
+        lambda stop: service.work_list(run, lists[0], stop, []),
+        lambda stop: service.assemble_list(run, lists[1], stop),
+    ]
+    with site.working(*loops):
+        service.coordinate_list(run, lists[2], site.stop)
+    assert sorted(client.mget(client.keys(P + "state:*"))) == ["failed", "saved"]
+    assert [event.image for event in site.of("failed")] == ["grain.png"]
+
+
+def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
+    site: Site, client: redis.Redis
+) -> None:
+    lists = site.lists()
+    for index in range(len(noise_job().tiles)):
+        lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
+    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+        for _ in range(2):
+            wait_until(lambda: client.mget(client.keys(P + "state:*") or ["none"]) == ["saved"])
+            client.flushall()
 
 
 def test_a_new_assembler_of_e_counts_from_zero(site: Site) -> None:

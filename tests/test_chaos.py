@@ -1,0 +1,272 @@
+"""The fault matrix, one seed of every row, and its checker on doctored outcomes."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from support import free_port, wait_until
+
+from studyguide import chaos
+from studyguide.__main__ import main
+from studyguide.chaos import Trial
+from studyguide.chaos.proxy import Proxy
+from studyguide.chaos.strikes import BOUND_S, KILLS, ROWS
+from studyguide.chaos.subject import GRIDS, TILES, expected
+from studyguide.chaos.verdict import Outcome, page, problems
+from studyguide.errors import UsageError
+
+# the matrix: two servers in turn
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("fault", ROWS)
+@pytest.mark.parametrize(("letter", "server"), [("f", "redis-server"), ("g", "wheel")])
+def test_nothing_is_lost_whatever_strikes(letter: str, server: str, fault: str) -> None:
+    try:
+        trial = Trial(letter, fault, seed=1, server=server)
+    except UsageError:
+        trial = Trial(letter, fault, seed=1)  # the server that this machine has
+    outcome = trial.run()
+    assert outcome.problems == [], outcome.command
+    if outcome.skipped:
+        assert not os.environ.get("CI"), outcome.skipped
+        pytest.skip(outcome.skipped)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("fault", ["kill-worker", "kill-redis"])
+def test_e_saves_each_image_right_or_tells_that_it_failed(fault: str) -> None:
+    outcome = Trial("e", fault, seed=1).run()
+    assert outcome.problems == [], outcome.command
+
+
+# the checker
+
+
+def good(letter: str = "f", fault: str = "zombie") -> Outcome:
+    tiles = {image: list(range(down * across)) for image, (down, across) in GRIDS.items()}
+    return Outcome(
+        letter,
+        fault,
+        seed=1,
+        payload="file",
+        struck=True,
+        seconds=3.0,
+        counts={"redelivered": 1, "duplicates": 1, "deaths": 1, "lost": 0, "commits": len(TILES)},
+        saved={image: expected(image, frozenset()) for image in GRIDS},
+        done=dict(tiles),
+        results=dict(tiles),
+        left={"tasks": 0, "delayed": 0},
+    )
+
+
+def test_a_run_that_left_all_as_it_should_be_is_passed() -> None:
+    assert problems(good()) == problems(good("e", "kill-worker")) == []
+
+
+DOCTORED: dict[str, tuple[Callable[[Outcome], object], str]] = {
+    "no place": (lambda o: setattr(o, "struck", False), "no place to strike"),
+    "no bite": (lambda o: o.counts.update(redelivered=0), "did not bite: no redelivered"),
+    "an error": (lambda o: setattr(o, "error", "it broke"), "it broke"),
+    "too slow": (lambda o: setattr(o, "seconds", BOUND_S + 1), "it took"),
+    "not saved": (lambda o: o.saved.pop("last.png"), "last.png is not what"),
+    "other pixels": (lambda o: o.saved.update({"first.png": "0" * 64}), "first.png is not what"),
+    "told as failed": (lambda o: o.failed.append("first.png"), "first.png is told as failed"),
+    "not done": (lambda o: o.done.update({"first.png": [0, 1, 3]}), "done of first.png holds"),
+    "no result": (lambda o: o.results.update({"last.png": []}), "res of last.png holds"),
+    "an innocent is dead": (lambda o: o.dead.append(["last.png", 3]), "dead letters are"),
+    "poison lives": (lambda o: o.planted.append(["last.png", 3]), "dead letters are"),
+    "a dead letter twice": (
+        lambda o: (o.planted.append(["last.png", 3]), o.dead.extend([["last.png", 3]] * 2)),
+        "dead letters are",
+    ),
+    "a task is left": (lambda o: o.left.update(tasks=2), "2 left in tasks"),
+    "a retry is left": (lambda o: o.left.update(delayed=1), "1 left in delayed"),
+    "a storm": (lambda o: setattr(o, "most_redelivered", 0), "at most 0 were in flight"),
+    "a commit too many": (lambda o: o.counts.update(commits=13), "13 first commits of 12"),
+    "a commit too few": (lambda o: o.counts.update(commits=11), "11 first commits of 12"),
+}
+
+
+@pytest.mark.parametrize("name", DOCTORED)
+def test_the_checker_sees(name: str) -> None:
+    doctor, told = DOCTORED[name]
+    outcome = good()
+    doctor(outcome)
+    assert any(told in problem for problem in problems(outcome))
+
+
+def test_commits_may_go_untold_where_answers_get_lost_but_none_may_come_twice() -> None:
+    outcome = good(fault="kill-worker")
+    outcome.counts["commits"] = 11
+    assert problems(outcome) == []
+    outcome.counts["commits"] = 13
+    assert problems(outcome) == ["13 first commits of 12 tiles"]
+
+
+def test_tiles_may_be_done_again_where_redis_lost_them_but_each_must_be_done() -> None:
+    outcome = good(fault="flushall")
+    outcome.counts["commits"] = 20
+    assert problems(outcome) == []
+    outcome.counts["commits"] = 11
+    assert problems(outcome) == ["11 first commits of 12 tiles"]
+
+
+def test_an_image_with_a_dead_tile_must_keep_its_original_pixels_and_be_told() -> None:
+    outcome = good(fault="raising-tile")
+    outcome.counts.update(retries=2, dead_letters=1, commits=11)
+    outcome.planted = outcome.dead = [["first.png", 2]]
+    outcome.done["first.png"] = outcome.results["first.png"] = [0, 1, 3]
+    whole = "first.png is not what the sequential run gives"
+    assert problems(outcome) == [whole, "first.png is told as failed, or should be"]
+    outcome.saved["first.png"] = expected("first.png", frozenset({2}))
+    outcome.failed = ["first.png"]
+    assert problems(outcome) == []
+
+
+@pytest.mark.parametrize("saved", ["nothing", "both", "wrong"])
+def test_e_may_lose_tiles_but_not_in_silence(saved: str) -> None:
+    outcome = good("e", "kill-worker")
+    outcome.counts.update(redelivered=0, lost=1)
+    outcome.saved.pop("first.png")
+    outcome.failed = ["first.png"]
+    assert problems(outcome) == []
+    if saved == "nothing":
+        outcome.failed = []
+    else:
+        outcome.saved["first.png"] = expected("first.png", frozenset()) if saved == "both" else ""
+    assert problems(outcome)
+
+
+# the command
+
+
+def outcomes(monkeypatch: pytest.MonkeyPatch, *bad: int) -> list[int]:
+    """Have trials end well without a run, but those of these seeds; seeds that were tried."""
+    tried: list[int] = []
+
+    def run(trial: Trial) -> Outcome:
+        tried.append(trial.seed)
+        outcome = good(trial.approach, trial.fault)
+        outcome.seed, outcome.program = trial.seed, trial.server
+        outcome.problems = ["a tile was lost"] if trial.seed in bad else []
+        return outcome
+
+    monkeypatch.setattr(Trial, "run", run)
+    monkeypatch.setattr(chaos, "warm_up", lambda _: None)
+    return tried
+
+
+def test_every_row_is_tried_with_f_and_g_and_kills_with_e_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = outcomes(monkeypatch)
+    assert main(["chaos", "--seeds", "2"]) == 0
+    assert len(tried) == 2 * (2 * len(ROWS) + len(KILLS))
+    assert len(capsys.readouterr().out.splitlines()) == len(tried)
+
+
+def test_a_failure_ends_with_1_and_prints_what_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes(monkeypatch, 4)
+    line = ["chaos", "--approach", "g", "--fault", "zombie", "--first-seed", "3", "--seeds", "2"]
+    assert main(line) == 1
+    printed = capsys.readouterr()
+    assert "seed   4" in printed.out
+    assert "FAILED: a tile was lost" in printed.out
+    assert "studyguide chaos --approach g --fault zombie --first-seed 4" in printed.err
+
+
+def test_a_ledger_is_gone_on_with_and_makes_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tried, ledger, report = outcomes(monkeypatch, 1), tmp_path / "a" / "ledger", tmp_path / "page"
+    line = ["chaos", "--approach", "f", "--fault", "zombie", "--json", "--ledger", str(ledger)]
+    assert main([*line, "--seeds", "2"]) == 1
+    assert main([*line, "--seeds", "3", "--report", str(report)]) == 1
+    assert tried == [0, 1, 2]
+    rows = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert ledger.read_text().splitlines() == [json.dumps(row) for row in rows]
+    assert "| zombie | f | 3 | 2 | 3 | 3 | 0 | 0 | 3.0 s |" in report.read_text()
+    failure = "- `studyguide chaos --approach f --fault zombie --first-seed 1` (): a tile was lost"
+    assert failure in report.read_text()
+
+
+def test_a_row_that_cannot_be_tried_here_says_why() -> None:
+    outcome = good(fault="disk-full")
+    outcome.skipped = "no small disk can be mounted: permission denied"
+    assert "| disk-full | f | skipped: no small disk" in page([outcome])
+    assert Outcome(**json.loads(json.dumps(asdict(outcome)))) == outcome
+
+
+@pytest.mark.parametrize("option", ["--fault", "--redis"])
+def test_what_does_not_exist_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chaos", option, "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+# the proxy
+
+
+@contextmanager
+def echo() -> Iterator[int]:
+    """A server that sends back what it gets; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer(client: socket.socket) -> None:
+            with client, suppress(ConnectionResetError):
+                while data := client.recv(100):
+                    client.sendall(data)
+
+        def serve() -> None:
+            try:
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=answer, args=[client], daemon=True).start()
+            except OSError:
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with echo() as port:
+        proxy = Proxy(port, latency_s=0.001)
+        yield proxy
+        proxy.close()
+
+
+def test_a_proxy_hands_on_what_it_gets_both_ways(proxy: Proxy) -> None:
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            client.sendall(b"ping")
+            assert client.recv(100) == b"ping"
+
+
+def test_a_proxy_resets_all_connections_and_serves_the_next(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall(b"ping")
+        client.recv(100)
+        assert proxy.reset() == 1
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    assert wait_until(lambda: proxy.reset() == 0)
+    test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
+
+
+def test_a_proxy_of_a_server_that_is_away_turns_clients_down() -> None:
+    proxy = Proxy(free_port(), latency_s=0.0)
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        assert client.recv(100) == b""
+    proxy.close()
