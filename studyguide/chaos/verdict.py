@@ -32,6 +32,7 @@ class Outcome:
     error: str = ""
     skipped: str = ""
     problems: list[str] = field(default_factory=list)
+    cause: str = ""  # of a failure: what people found out, noted in the ledger
 
     @property
     def command(self) -> str:
@@ -149,5 +150,8 @@ def _row(group: list[Outcome]) -> str:
 
 def _failures(outcomes: list[Outcome]) -> list[str]:
     found = [outcome for outcome in outcomes if outcome.problems]
-    told = [f"- `{o.command}` ({o.version}): {'; '.join(o.problems)}" for o in found]
+    told = [
+        f"- `{o.command}` ({o.version}): {'; '.join([*o.problems, o.cause]).strip('; ')}"
+        for o in found
+    ]
     return ["## Failures", "", *(told or ["None."])]
