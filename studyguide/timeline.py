@@ -269,14 +269,15 @@ IDLE_S = 0.001  # a longer gap on a lane: its thread looked into an empty queue 
 def critical_path(timeline: Timeline) -> list[Event]:
     """The chain of spans that the end of the run waited for, in order of time.
 
-    It is followed backwards from the span that ended last. The cause of a span is what ended last
-    of all that had to end before it could: the span before it on its lane, or the start of its
-    process; `load` before `split` and `enqueue`; `enqueue`, or an earlier delivery, before `wait`;
-    `transfer` before `assemble`, that of the image's last tile where all of it is assembled at
-    once; `assemble` before `save`.
+    It is followed backwards from the last save, or else from the span that ended last. The cause of
+    a span is what ended last of all that had to end before it could: the span before it on its
+    lane, or the start of its process; `load` before `split` and `enqueue`; `enqueue`, or an earlier
+    delivery, before `wait`; `transfer` before `assemble`, that of the image's last tile where all
+    of it is assembled at once; `assemble` before `save`.
     """
     spans, causes = _causes(timeline)
-    path, n = [], len(spans) - 1
+    saves = [n for n, span in enumerate(spans) if span.stage == "save"]
+    path, n = [], saves[-1] if saves else len(spans) - 1
     while n >= 0:
         path.append(spans[n])
         n = causes[n]
@@ -291,7 +292,7 @@ def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
     causes = []
     for n, span in enumerate(spans):
         lane, tile = (span.process, span.lane), (span.image, span.tile)
-        before = last.get(lane, last.get(span.process, -1))
+        before = max(last.get(lane, -1), last.get(span.process, -1))
         again = last.get(("wait", tile), -1) if span.stage == "wait" else -1
         if again >= 0 and spans[before].end < span.start - IDLE_S:
             causes.append(again)  # the worker was free: it was the lease that had to lapse

@@ -19,6 +19,7 @@ const CSS = `
 .sg-view progress { width: 90px; margin: 0 4px; vertical-align: middle }
 .sg-tip { position: absolute; pointer-events: none; background: ${INK}; color: white; padding: 4px 7px; border-radius: 3px;
   white-space: pre; display: none; z-index: 9 }
+.sg-key div { display: inline-block; white-space: nowrap }
 .sg-key span { display: inline-block; width: 18px; height: 10px; margin: 0 4px 0 12px; vertical-align: middle }
 .sg-help { color: ${GREY} }`;
 
@@ -291,10 +292,11 @@ function render({ model, el }) {
     legend.replaceChildren();
     looks.forEach((look, kind) => {
       if (!used.has(kind)) return;
-      make(legend, "span").style.background = `url(${hatched(look).toDataURL()})`;
-      legend.append(look[0]);
+      const entry = make(legend, "div");
+      make(entry, "span").style.background = `url(${hatched(look).toDataURL()})`;
+      entry.append(look[0]);
     });
-    if (runs.some((run) => run.path.length)) legend.append("\u2003black line: critical path");
+    if (runs.some((run) => run.path.length)) make(legend, "div", {}, "\u2003black line: critical path");
   }
   const kept = () => chosen && runs[chosen[0]]?.bars.find((b) => b.every((value, i) => value === chosen[1][i]));
   function renew() {
