@@ -520,13 +520,13 @@ def test_an_image_may_be_assembled_before_the_last_transfer_returns() -> None:
 
 def test_a_process_that_was_started_again_waited_for_its_second_start() -> None:
     lanes = work(enqueued=2, started=1)
-    again = span("start", 4, 10, image="")
+    again = replace(span("start", 4, 10, image=""), process="worker", lane="again")
     second = [span("wait", 10, 11, tile=1), span("transfer", 11, 12, tile=1)]
     joined = [span("assemble", 12, 13, tile=1), span("save", 13, 14)]
     late = replace(span("start", 14, 99, image=""), process="worker", lane="late")
     lanes[0].append(replace(span("enqueue", 2, 3, tile=1), process="coordinator"))
-    path = path_of(*lanes, on("worker", again, *second), on("assembler", *joined), [late])
-    assert path[-5:-2] == ["start worker", "wait worker", "transfer worker"]
+    path = path_of(*lanes, [again], on("worker", *second), on("assembler", *joined), [late])
+    assert path[-5:-2] == ["start again", "wait worker", "transfer worker"]
 
 
 def test_a_free_worker_that_takes_a_tile_over_waited_for_the_one_that_had_it() -> None:
