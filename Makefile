@@ -71,8 +71,18 @@ format: $(READY) ## sort imports and format, notebooks included
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-book: $(READY) ## build the course as a static site in build/book, its links checked
+book: $(READY) build/js ## build the course as a static site in build/book, its links checked
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/book $(ARGS)
+
+# With npm the book brings what draws its diagrams and formulas; without, its reader's browser
+# fetches it. Only what a browser loads is kept.
+build/js:
+	@mkdir -p $@
+	@cd $@ && if npm pack --silent mermaid@11 mathjax@3 >packed 2>/dev/null; then \
+		for file in $$(cat packed); do tar -xzf $$file && mv package $${file%%-*} && rm $$file; done; \
+		find mermaid/dist -type f ! -path '*/mermaid.esm.min*' -delete; \
+		find . -name '*.map' -delete; \
+	else echo "npm is not here: the book's diagrams and formulas need a network to be seen."; fi
 
 bench: $(READY) ## measure growth and limits of ours and write docs/performance.md (ARGS=--quick prints)
 	for name in growth memory model; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done

@@ -1,5 +1,7 @@
 """The course as a static site: `make book`. The README is its first page, toc.yml its order."""
 
+from pathlib import Path
+
 import studyguide
 
 project = "studyguide"
@@ -34,6 +36,15 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"  # the docstrings say more: shapes, dtypes, units
 autodoc_member_order = "bysource"
 
+mermaid_height = "auto"
+mermaid_fullscreen = False
+
 html_theme = "furo"
 html_title = "studyguide"
-html_static_path = []
+
+js = Path(__file__).parents[1] / "build" / "js"  # see the Makefile: without it a network is needed
+html_static_path = [str(js)] if (js / "mermaid").exists() else []
+if html_static_path:
+    mermaid_use_local = "mermaid/dist/mermaid.esm.min.mjs"
+    mathjax_path = "mathjax/es5/tex-mml-chtml.js"
+nb_ipywidgets_js = {}  # stored outputs hold no widgets
