@@ -27,6 +27,8 @@ from studyguide.errors import UsageError
 from studyguide.settings import METHODS, Blur
 from studyguide.tiles import Pixels, Tile, grid, window
 
+POOL = "gaussian_blur"  # how the names of its threads begin
+
 
 def weights(blur: Blur) -> NDArray[np.float64]:
     """The 1-D kernel g, shape (kernel_size,), float64; its sum is 1 to rounding."""
@@ -119,7 +121,12 @@ def gaussian_blur(
     return out
 
 
-_pool = lru_cache(ThreadPoolExecutor)  # its threads stay, and their scratch with them
+@lru_cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads stay for the next call, and their scratch with them."""
+    return ThreadPoolExecutor(workers, POOL)
+
+
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 

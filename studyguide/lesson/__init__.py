@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from studyguide import course
 from studyguide.approaches import APPROACHES
+from studyguide.blur import POOL
 from studyguide.charts import AXIS, TOP, WIDTH, Chart
 from studyguide.cluster import Cluster, LocalCluster
 from studyguide.doctor import describe
@@ -118,7 +119,8 @@ class Lesson:
         """Remove what the lesson made and say what is left: no thread, no process, no file."""
         self._workshop.cleanup()
         assert not self.folder.exists(), f"files are left in {self.folder}"
-        threads = [t.name for t in threading.enumerate() if t not in self._threads and not t.daemon]
+        begun = [t for t in threading.enumerate() if t not in self._threads and not t.daemon]
+        threads = [t.name for t in begun if not t.name.startswith(POOL)]  # it keeps its threads
         assert not threads, f"threads still run: {threads}"
         assert self._had_children or not _has_children(), "a process that was started still runs"
         return "Nothing is left: no thread, no process, no file."
