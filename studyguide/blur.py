@@ -13,10 +13,9 @@ ch. 3. The sums themselves are in `studyguide.kernels`.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import groupby
+from functools import lru_cache, partial
 from threading import Lock, local
 
 import numpy as np
@@ -112,12 +111,13 @@ def gaussian_blur(
         raise UsageError(f"workers is {workers!r}", "Use a whole number from 1 on")
     blur = Blur.of(kernel_size, sigma, method)
     image, out = np.ascontiguousarray(image), np.empty_like(image, order="C")
-    blocks = grid(image.shape[0], image.shape[1], kernels.BLOCK)
-    if workers == 1:
-        _blur_blocks(image, 0, blocks, blur, out)
-        return out
-    rows = [list(row) for _, row in groupby(blocks, lambda block: block.y0)]
-    list(_pool(workers).map(lambda row: _blur_blocks(image, 0, row, blur, out), rows))
+    # Whoever is free takes the next block, so that all end together; the caller is one of them.
+    blocks = iter(grid(image.shape[0], image.shape[1], kernels.BLOCK))
+    task = partial(_blur_blocks, image, 0, blocks, blur, out)
+    others = [_pool(workers - 1).submit(task) for _ in range(workers - 1)]
+    task()
+    for other in others:
+        other.result()
     return out
 
 
@@ -130,7 +130,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _blur_blocks(image: Pixels, halo: int, blocks: list[Tile], blur: Blur, out: Pixels) -> None:
+def _blur_blocks(image: Pixels, halo: int, blocks: Iterable[Tile], blur: Blur, out: Pixels) -> None:
     """Blur blocks of `out` from an image that is larger by `halo` pixels on each side."""
     blur_block = _in_fixed_point if blur.method == "separable" else _in_float
     for block in blocks:

@@ -120,6 +120,7 @@ def test_a_lesson_runs_in_jupyterlab_and_answers_to_the_keyboard(lab: Lab, noteb
     cells: list[Cell] = [cell for cell in page.evaluate(CELLS) if cell["cell_type"] == "code"]
     assert [error for cell in cells for error in errors(cell)] == []
     assert all(cell["execution_count"] for cell in cells)
+    assert page.get_by_text("javascript error").count() == 0  # in place of a widget
     if any("Guess(" in "".join(cell["source"]) for cell in cells):
         guess(page)
     if any("LiveRun(" in "".join(cell["source"]) for cell in cells):

@@ -41,7 +41,7 @@ def test_a_moved_slider_draws_the_picture_anew_and_its_alt_text(scale: Explorer)
     scale.sliders["tiles"].value = 10_000_000
     assert bytes(scale.image.value) != before
     assert bytes(scale.image.value).startswith(b"\x89PNG")
-    assert "10,000,000 tiles" in scale.image.tooltip
+    assert "10,000,000 tiles" in scale.words.value
 
 
 def test_a_reader_without_widgets_sees_the_picture_and_a_widget_has_its_sliders() -> None:

@@ -1,6 +1,6 @@
 """Change a module in every small way, one at a time, and see whether its tests notice.
 
-python tools/mutants.py studyguide/tiles.py tests/test_tiles.py [...]    (make mutants)
+python tools/mutants.py studyguide/tiles.py tests/test_tiles.py [...]
 
 Prints the mutants that survive. Changed are comparisons, sums, `and`/`or`, `not`, numbers, the
 conditions of `if` and `while`, what is returned, and calls whose value nobody takes, which go.

@@ -3,6 +3,7 @@
 A reader without widgets sees the chart as the sliders stand at first.
 """
 
+import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,16 +50,17 @@ class Explorer:
             for name, (offered, first) in sliders.items()
         }
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.words = ipywidgets.HTML()  # Image has no alt text, and fails with a tooltip
         for slider in self.sliders.values():
             slider.observe(self._update, "value")
         self._update()
 
     def _update(self, _: object = None) -> None:
         self.chart = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
-        self.image.value, self.image.tooltip = self.chart.png(), self.chart.alt
+        self.image.value, self.words.value = self.chart.png(), html.escape(self.chart.alt)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        box = ipywidgets.VBox([*self.sliders.values(), self.image])
+        box = ipywidgets.VBox([*self.sliders.values(), self.image, self.words])
         still, metadata = self.chart._repr_mimebundle_()
         return {**box._repr_mimebundle_(**options), **still}, metadata
 
