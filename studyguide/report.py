@@ -136,6 +136,8 @@ def machine() -> dict[str, Any]:
     }
 
 
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of a file's JSON
+
 # --- logs ------------------------------------------------------------------------------------
 
 
@@ -182,9 +184,7 @@ def read_log(path: Path) -> RunReport:
     try:
         log = json.loads(path.read_text("utf-8"))
         if log["schema"] != SCHEMA:
-            raise MessageError(
-                f"{path} has schema {log['schema']}, not {SCHEMA}", "Record it again"
-            )
+            raise ValueError(f"it has schema {log['schema']}, not {SCHEMA}")
         known = {item.name for item in fields(RunReport)}
         kept = {key: value for key, value in log["report"].items() if key in known}
         report = RunReport(
@@ -193,7 +193,14 @@ def read_log(path: Path) -> RunReport:
         # What a field of another type would break later, in a chart or a table, it breaks here.
         str([_head(report), _tail(report), comparison([report]), report.pixels()])
         return report
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        MessageError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
 
 

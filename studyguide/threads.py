@@ -39,7 +39,11 @@ class Channel(Generic[T]):
         self._capacity = capacity
         self._producers = producers
         self._cancelled = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # One waiter is woken for each item and each place: with all of them woken each time, ten
+        # workers spent more time on looking in vain than on small tiles.
+        self._filled = threading.Condition(self._lock)
+        self._freed = threading.Condition(self._lock)
 
     def put(self, item: T) -> None:
         """Append an item as soon as there is room.
@@ -49,12 +53,12 @@ class Channel(Generic[T]):
         Cancelled
             If the channel was cancelled.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._cancelled or len(self._items) < self._capacity)
+        with self._lock:
+            self._freed.wait_for(lambda: self._cancelled or len(self._items) < self._capacity)
             if self._cancelled:
                 raise Cancelled
             self._items.append(item)
-            self._changed.notify_all()
+            self._filled.notify()
 
     def get(self) -> T:
         """Take the oldest item, waiting for one if need be.
@@ -66,13 +70,13 @@ class Channel(Generic[T]):
         Cancelled
             If the channel was cancelled.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._cancelled or self._items or self._producers == 0)
+        with self._lock:
+            self._filled.wait_for(lambda: self._cancelled or self._items or self._producers == 0)
             if self._cancelled:
                 raise Cancelled
             if not self._items:
                 raise EOFError
-            self._changed.notify_all()
+            self._freed.notify()
             return self._items.popleft()
 
     def __iter__(self) -> Iterator[T]:
@@ -83,15 +87,17 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Say that one producer is done."""
-        with self._changed:
+        with self._lock:
             self._producers -= 1
-            self._changed.notify_all()
+            if self._producers == 0:
+                self._filled.notify_all()
 
     def cancel(self) -> None:
         """Wake everybody up with `Cancelled`."""
-        with self._changed:
+        with self._lock:
             self._cancelled = True
-            self._changed.notify_all()
+            self._filled.notify_all()
+            self._freed.notify_all()
 
 
 class Crew:

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from support import make_images, processes_with
 from studyguide import kubernetes
 from studyguide.queues import Link
 from studyguide.redis_server import RedisServer
+
+# What starts in the background of a shell ignores SIGINT, and so would the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example's first call may compile a kernel, so no example has a deadline.
 settings.register_profile("studyguide", settings(), deadline=None)

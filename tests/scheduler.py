@@ -55,17 +55,28 @@ class Scheduler:
             def __exit__(self, *_: object) -> None:
                 self.held = False
 
-        class Condition(Lock):
-            def __init__(self) -> None:
-                self.waiting: set[threading.Thread] = set()
+        class Condition:
+            def __init__(self, lock: Lock | None = None) -> None:
+                self.lock = lock or Lock()
+                self.waiting: list[threading.Thread] = []
+
+            def __enter__(self) -> None:
+                self.lock.__enter__()
+
+            def __exit__(self, *_: object) -> None:
+                self.lock.__exit__()
 
             def wait_for(self, predicate: Callable[[], Any]) -> None:
                 me = threading.current_thread()
                 while not predicate():
-                    self.waiting.add(me)
-                    self.held = False
-                    scheduler.hand_over(lambda: me not in self.waiting and not self.held)
-                    self.held = True
+                    self.waiting.append(me)
+                    self.lock.held = False
+                    scheduler.hand_over(lambda: me not in self.waiting and not self.lock.held)
+                    self.lock.held = True
+
+            def notify(self) -> None:
+                if self.waiting:
+                    self.waiting.pop(scheduler._random.randrange(len(self.waiting)))
 
             def notify_all(self) -> None:
                 self.waiting.clear()

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from uuid import uuid4
 
@@ -84,6 +86,14 @@ class Pod:
         phase = "Running" if not self.has_ended else "Failed" if self.codes[-1] else "Succeeded"
         status = {"phase": phase, "containerStatuses": [container]}
         return {"kind": "Pod", "metadata": metadata, "status": status}
+
+
+def _fill_in(template: str, thing: Object) -> bytes:
+    """A jsonpath template with plain paths such as {.spec.backoffLimit}."""
+    paths = re.compile(r"\{\.([\w.]+)\}")
+    return paths.sub(
+        lambda path: str(reduce(getitem, path[1].split("."), thing)), template
+    ).encode()
 
 
 class SmallCluster:
@@ -211,6 +221,10 @@ class SmallCluster:
     def _as_asked(self, arguments: list[str]) -> bytes:
         """In the other forms of output that the Makefile uses."""
         kinds, form = arguments[0], arguments[-1]
+        if "{.spec" in form:
+            return _fill_in(
+                form.removeprefix("jsonpath="), self.objects[kinds.capitalize(), arguments[1]]
+            )
         if "jsonpath" in form:
             job = self.objects["Job", arguments[1]]
             types = " ".join(item["type"] for item in self._conditions(job))
