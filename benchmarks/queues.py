@@ -438,7 +438,7 @@ def measure(quick: bool, systems: Sequence[str] = tuple(SYSTEMS)) -> dict[str, A
                 sends[name] = send
                 print(f"{name} is up", file=sys.stderr, flush=True)
             except Exception as error:
-                cause = f" ({error.__cause__!r})" if error.__cause__ else ""
+                cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
                 absent[name] = f"{type(error).__name__}: {str(error)[:200]}{cause}"
                 print(f"{name}: {absent[name]}", file=sys.stderr, flush=True)
         seconds = {kind: by_turns(sends, kind, quick) for kind in KINDS}
