@@ -143,7 +143,7 @@ def _run(given: argparse.Namespace) -> int:
     from studyguide.report import RunReport, comparison
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as after Ctrl-C
-    logging.getLogger("studyguide.runs").setLevel(logging.INFO)  # the name that --resume takes
+    logging.getLogger("studyguide.cluster").setLevel(logging.INFO)  # the name that --resume takes
     reports: list[RunReport] = []
     failed = False
     for letter in _letters(given.approaches):

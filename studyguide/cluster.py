@@ -6,6 +6,7 @@ when it died, and lets chaos strike by progress and never by time. `studyguide.k
 other kind, whose processes are pods.
 """
 
+import logging
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from studyguide.queues import clear
 from studyguide.redis_server import RedisServer, external_server
 from studyguide.settings import Settings, redis_url, to_options
 from studyguide.timeline import Event, EventTail, Recorder
+
+log = logging.getLogger(__name__)
 
 ROLE = (sys.executable, "-m", "studyguide")
 STEP_S = 0.01  # how often the cluster looks at its processes
@@ -152,6 +155,8 @@ class LocalCluster(Cluster):
         else:
             self.redis = RedisServer.start(self.folder / "redis", persistent, self._reaper)
             self.redis_url = self.redis.url
+        if persistent:
+            log.info("run %s, in %s", self.run_id, self.folder)  # what --resume takes
 
     def start(self, role: str, count: int = 1, *options: str) -> None:
         """Start `count` processes of a role."""

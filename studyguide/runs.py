@@ -160,8 +160,6 @@ def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with us, however we end
         except OSError as error:
             raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
-        if resumable:
-            log.info("run %s, in %s", run_id, folder)
         try:
             yield folder
         except BaseException:

@@ -208,7 +208,7 @@ def test_wrong_usage_ends_with_2_and_one_line_and_starts_nothing(
     (cli.folder / "file").touch()
     done = cli.run("--json", *arguments, REDIS_URL="redis:/nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    (line,) = done.stderr.splitlines()
     assert line.startswith("studyguide: ")
     assert message in line
     assert [path for path in cli.folder.rglob("*.*") if path.is_file()] == []
