@@ -1,5 +1,6 @@
 """One run from its settings to its report."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -17,7 +18,7 @@ from typing import Any
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
 from studyguide.cluster import Chaos, Cluster, LocalCluster
-from studyguide.errors import ImageError, MessageError, UsageError
+from studyguide.errors import ImageError, MessageError, StudyguideError, UsageError
 from studyguide.faults import Fault
 from studyguide.report import RunReport, write_log
 from studyguide.settings import OPTIONS, Settings, describe, from_options
@@ -162,11 +163,14 @@ def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
             raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
             if resumable and (folder / "events").exists():
                 log.warning("run %s was cut short; --resume %s goes on with it", run_id, run_id)
             else:
                 shutil.rmtree(folder)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                remedy = "Free some space, or set TMPDIR to a folder on another disk"
+                raise StudyguideError(f"{folder}: {error.strerror}", remedy) from error
             raise
         shutil.rmtree(folder)
 

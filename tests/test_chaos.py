@@ -118,6 +118,17 @@ def test_tiles_may_be_done_again_where_redis_lost_them_but_each_must_be_done() -
     assert problems(outcome) == ["11 first commits of 12 tiles"]
 
 
+def test_what_redis_forgot_of_a_saved_image_need_not_come_back() -> None:
+    outcome = good(fault="flushall")
+    outcome.done["first.png"] = []
+    assert problems(outcome) == []
+    outcome.done["first.png"] = [0, 99]
+    assert problems(outcome) == ["done of first.png holds [0, 99]"]
+    outcome.done["first.png"] = []
+    outcome.saved.pop("first.png")
+    assert problems(outcome) == ["first.png is not what the sequential run gives"]
+
+
 def test_an_image_with_a_dead_tile_must_keep_its_original_pixels_and_be_told() -> None:
     outcome = good(fault="raising-tile")
     outcome.counts.update(retries=2, dead_letters=1, commits=11)

@@ -275,10 +275,11 @@ def test_a_log_that_finds_the_disk_full_is_told_and_the_images_are_saved(
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
+@pytest.mark.parametrize("room", [4096, 8192, 16384])
 def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
-    cli: Cli, small_disk: Path
+    cli: Cli, small_disk: Path, room: int
 ) -> None:
-    fill(small_disk, room=4096)
+    fill(small_disk, room)
     done = cli.run("f", "--json", TMPDIR=str(small_disk))
     assert (done.returncode, json.loads(done.stdout)) == (1, [])
     assert "studyguide: approach f: " in done.stderr

@@ -322,13 +322,15 @@ class Row:
 
     `bites` names counts that are at least one if the fault bit. `commits` says how many first
     commits the events may tell: exactly one for each tile, or at most so many where an answer can
-    get lost, or at least so many where Redis loses what it had.
+    get lost, or at least so many where Redis loses what it had: what it `forgets` of an image that
+    is saved need not come back.
     """
 
     strike: Callable[[Site], Iterator[None]] = nothing
     bites: tuple[str, ...] = ()
     plant: tuple[str, ...] = ()  # kinds of faults, each on a tile that the seed chooses
     commits: str = "="
+    forgets: bool = False
     most_redelivered: int | None = None
     slow: tuple[Fault, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -353,8 +355,8 @@ ROWS = {
     **KILLS,
     "zombie": Row(zombie, ("redelivered", "duplicates")),
     "redis-paused": Row(pause_redis, commits="<"),
-    "aof-cut": Row(cut_tail, ("deaths",), commits=">"),
-    "flushall": Row(flush, ("redelivered",), commits=">"),
+    "aof-cut": Row(cut_tail, ("deaths",), commits=">", forgets=True),
+    "flushall": Row(flush, ("redelivered",), commits=">", forgets=True),
     "delivered-twice": Row(deliver_twice, ("redelivered", "duplicates")),
     "flaky-tile": Row(bites=("retries", "redelivered"), plant=("flaky",)),
     "raising-tile": Row(bites=("retries", "dead_letters"), plant=("raise",)),
