@@ -116,9 +116,9 @@ class RedisStore:
             self._put("src", job, str(tile.index), body)
 
     def holds(self, job: ImageJob) -> bool:
-        """Whether any of its windows is there."""
+        """Whether all of its windows are there: Redis may have lost the last ones only."""
         key = f"{self.prefix}src:{job.key}"
-        return bool(self.link(lambda client: client.exists(key)))
+        return bool(self.link(lambda client: client.hlen(key)) == len(job.tiles))
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Fetch one window."""

@@ -206,7 +206,7 @@ def test_a_ledger_is_gone_on_with_and_makes_the_report(
     rows = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
     assert [row["seed"] for row in rows] == [0, 1, 2]
     assert ledger.read_text().splitlines() == [json.dumps(row) for row in rows]
-    assert "| zombie | f | 3 | 2 | 3 | 3 | 0 | 0 | 3.0 s |" in report.read_text()
+    assert "| zombie | f | 3 | 2 | 3 | 3 | 0 | 0 | 3.0 s | 3.0 s |" in report.read_text()
     failure = "- `studyguide chaos --approach f --fault zombie --first-seed 1` (): a tile was lost"
     assert failure in report.read_text()
 
@@ -216,6 +216,15 @@ def test_a_row_that_cannot_be_tried_here_says_why() -> None:
     outcome.skipped = "no small disk can be mounted: permission denied"
     assert "| disk-full | f | skipped: no small disk" in page([outcome])
     assert Outcome(**json.loads(json.dumps(asdict(outcome)))) == outcome
+
+
+def test_the_report_says_what_a_pause_of_redis_costs() -> None:
+    paused = [good("g", "redis-paused") for _ in range(3)]
+    for outcome, seconds in zip(paused, (3.4, 9.0, 3.8), strict=True):
+        outcome.seconds = seconds
+    told = "g: a pause of Redis costs 1.0 visibility windows at the median"
+    assert told in page([good("g", "none"), *paused])
+    assert "f: a pause" not in page([good("f", "none"), *paused])
 
 
 @pytest.mark.parametrize("option", ["--fault", "--redis"])

@@ -101,6 +101,16 @@ def test_the_window_of_an_unknown_image_is_an_error_that_names_it(store: Store) 
         store.window(JOB, TILE)
 
 
+def test_a_store_that_lost_some_windows_does_not_hold_the_image(
+    in_redis: RedisStore, client: redis.Redis
+) -> None:
+    assert not in_redis.holds(JOB)
+    in_redis.put_image(JOB, noise())
+    assert in_redis.holds(JOB)
+    client.hdel(f"{{sg}}:src:{JOB.key}", str(JOB.tiles[-1].index))
+    assert not in_redis.holds(JOB)
+
+
 def test_jobs_do_not_share_pixels(store: Store) -> None:
     store.put_image(JOB, noise())
     with pytest.raises(MessageError):

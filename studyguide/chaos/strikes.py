@@ -111,9 +111,15 @@ class Site(LocalCluster):
             return int(self.client.xpending(self.key(stream), GROUPS[stream])["pending"])
         return 0
 
+    def waiting(self, stream: str) -> int:
+        """How many entries a stream has, leased ones included; none while the server is away."""
+        with suppress(redis.ConnectionError):
+            return int(self.client.xlen(self.key(stream)))
+        return 0
+
     def left(self) -> dict[str, int]:
         """How much is in each queue."""
-        waiting = {stream: self.client.xlen(self.key(stream)) for stream in GROUPS}
+        waiting = {stream: self.waiting(stream) for stream in GROUPS}
         leased = {f"{stream} pending": self.pending(stream) for stream in GROUPS}
         return waiting | leased | {"delayed": self.client.zcard(self.key("delayed"))}
 
@@ -134,14 +140,18 @@ class Site(LocalCluster):
         yield from until(lambda: time.monotonic() > end)
 
     def freeze_busy_assembler(self) -> bool:
-        """Freeze the assembler if it has an image in hand; look for it as long as a step takes."""
-        child, end = self.processes["assembler-0"].child, time.monotonic() + 0.02
-        while time.monotonic() < end:
+        """Freeze the assembler with an image in hand, which is over in milliseconds.
+
+        So it is kept frozen until there is one for it to take, then looked at without a pause.
+        """
+        child = self.processes["assembler-0"].child
+        child.pause()
+        while self.waiting("ready"):
             if self.pending("ready"):
                 child.pause()
                 if self.pending("ready"):
                     return True
-                child.resume()
+            child.resume()
         return False
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 
-from studyguide.chaos.strikes import BOUND_S, ROWS
+from studyguide.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
 from studyguide.chaos.subject import GRIDS, TILES, expected
 from studyguide.report import machine
 
@@ -103,7 +104,16 @@ def line(outcome: Outcome) -> str:
     return f"{what} {outcome.version:13} {outcome.seconds:5.1f} s  {verdict} ({counts})"
 
 
-COLUMNS = ("runs", "passed", "redelivered", "duplicates", "dead", "lost", "worst time")
+COLUMNS = (
+    "runs",
+    "passed",
+    "redelivered",
+    "duplicates",
+    "dead",
+    "lost",
+    "median time",
+    "worst time",
+)
 
 
 def page(outcomes: list[Outcome]) -> str:
@@ -111,7 +121,8 @@ def page(outcomes: list[Outcome]) -> str:
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: (list(ROWS).index(o.fault), o.approach)):
         groups.setdefault((outcome.fault, outcome.approach), []).append(outcome)
-    return "\n".join([*_head(outcomes), *map(_row, groups.values()), "", *_failures(outcomes), ""])
+    rows = [*map(_row, groups.values()), "", *_storms(groups), ""]
+    return "\n".join([*_head(outcomes), *rows, *_failures(outcomes), ""])
 
 
 def _head(outcomes: list[Outcome]) -> list[str]:
@@ -144,9 +155,21 @@ def _row(group: list[Outcome]) -> str:
         str(sum(outcome.counts.get(name, 0) for outcome in done))
         for name in ("redelivered", "duplicates", "dead_letters", "lost")
     ]
-    worst = f"{max(outcome.seconds for outcome in done):.1f} s"
-    cells = [group[0].fault, group[0].approach, str(len(done)), str(passed), *sums, worst]
+    times = [f"{of(outcome.seconds for outcome in done):.1f} s" for of in (median, max)]
+    cells = [group[0].fault, group[0].approach, str(len(done)), str(passed), *sums, *times]
     return f"| {' | '.join(cells)} |"
+
+
+def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> list[str]:
+    """How much longer a run takes in which Redis pauses: a storm of reclaims would show there."""
+    told = []
+    for letter in "fg":
+        paused, fine = groups.get(("redis-paused", letter)), groups.get(("none", letter))
+        if paused and fine:
+            longer = median(o.seconds for o in paused) - median(o.seconds for o in fine)
+            windows = f"{longer / VISIBILITY_S:.1f} visibility windows"
+            told.append(f"{letter}: a pause of Redis costs {windows} at the median; 3 are allowed.")
+    return told
 
 
 def _failures(outcomes: list[Outcome]) -> list[str]:
