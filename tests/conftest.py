@@ -4,6 +4,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ from kubectl_stub import stub_kubectl
 from pods import require
 from small_cluster import SmallCluster
 from support import make_images, processes_with
+from xdist.scheduler import LoadScopeScheduling
 
 from studyguide import kubernetes
 from studyguide.queues import Link
@@ -19,6 +21,30 @@ from studyguide.redis_server import RedisServer
 
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `pytest -n 2`: tests that start many processes themselves run in one process, the rest beside it.
+CROWDED = {"test_browser", "test_chaos", "test_cli", "test_cluster", "test_containers"}
+CROWDED |= {
+    "test_kubernetes",
+    "test_lesson",
+    "test_lesson_cluster",
+    "test_lesson_live",
+    "test_runs",
+}
+
+
+class Schedule(LoadScopeScheduling):
+    """Crowded tests never run at once, nor do those of one file, which share what is costly."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "crowded" if Path(file).stem in CROWDED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule:
+    """Called by pytest-xdist."""
+    return Schedule(config, log)
+
 
 # An example's first call may compile a kernel, so no example has a deadline.
 settings.register_profile("studyguide", settings(), deadline=None)

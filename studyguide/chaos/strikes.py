@@ -237,9 +237,9 @@ def cut_tail(site: Site) -> Iterator[None]:
 
 
 def flush(site: Site) -> Iterator[None]:
-    """FLUSHALL in the middle of the job."""
+    """FLUSHALL in the middle of the job, when there is a result to be lost."""
     yield from site.progress()
-    yield from until(lambda: site.seen("wait"))
+    yield from until(lambda: site.client.hlen(site.key("res", SLOW.image)))
     site.client.flushall()
 
 
