@@ -3,12 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 from support import noise, noise_job, temporary_files
 
 from studyguide import images
@@ -193,6 +197,43 @@ def test_an_image_file_that_is_no_array_is_refused(
     (folder / f"{JOB.key}.npy").write_bytes(content)
     with pytest.raises(MessageError, match=r"grain\.png"):
         files.window(JOB, TILE)
+
+
+edits = st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=8)
+
+
+def edited(body: bytes, changes: list[tuple[int, int]], length: int) -> bytes:
+    damaged = bytearray(body)
+    for place, value in changes:
+        damaged[place % min(200, len(body))] = value  # the header of an array, or its first pixels
+    return bytes(damaged[: length % (len(body) + 1)] if length else damaged)
+
+
+@given(changes=edits, length=st.just(0) | st.integers(1))
+def test_whatever_became_of_its_file_a_result_is_refused_or_as_it_was(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    with TemporaryDirectory() as name:
+        files = FileStore(Path(name))
+        reference = files.put_result(JOB, TILE, core())
+        path = result_file(Path(name))
+        path.write_bytes(edited(path.read_bytes(), changes, length))
+        with suppress(MessageError):
+            np.testing.assert_array_equal(files.result(JOB, TILE, reference), core())
+
+
+@given(changes=edits, length=st.just(0) | st.integers(1))
+def test_whatever_became_of_its_file_a_window_is_refused_or_of_the_right_shape(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    with TemporaryDirectory() as name:
+        files = FileStore(Path(name))
+        files.put_image(JOB, noise())
+        path = Path(name) / f"{JOB.key}.npy"
+        path.write_bytes(edited(path.read_bytes(), changes, length))
+        with suppress(MessageError):
+            found = files.window(JOB, TILE)
+            assert (found.shape, found.dtype) == (JOB.window_shape(TILE), np.uint8)
 
 
 def test_an_image_file_that_holds_code_is_not_run(files: FileStore, folder: Path) -> None:

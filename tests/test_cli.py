@@ -225,11 +225,12 @@ def test_a_command_that_cannot_be_parsed_ends_with_2(arguments: list[str], cli: 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB, or of as much as the test asks for."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    size = f"size={getattr(request, 'param', '64k')}"
+    command = ["mount", "-t", "tmpfs", "-o", size, "none", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -288,6 +289,54 @@ def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
         assert f"--resume {kept.name.removeprefix('studyguide-')} goes on with it" in done.stderr
         shutil.rmtree(kept)
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
+def test_a_run_that_found_the_disk_full_goes_on_once_there_is_room(
+    cli: Cli, small_disk: Path
+) -> None:
+    arguments = cli.run_arguments("f", "--fault", "slow:grain.png:7")
+    process = cli.start(*arguments, TMPDIR=str(small_disk))
+    folder: Path = wait_until(lambda: next(small_disk.glob("studyguide-*"), None))
+    wait_until(lambda: ("grain.png", 7) in tiles_of(folder, "wait"))
+    fill(small_disk)
+    done = cli.end(process)
+    assert done.returncode == 1
+    assert "approach f: " in done.stderr
+    run = folder.name.removeprefix("studyguide-")
+    assert f"--resume {run} goes on with it" in done.stderr
+    (small_disk / "filler").unlink()
+    finished = set(tiles_of(folder, "transfer"))
+    assert finished
+    done = cli("run", "f", "--logs", "logs", "--resume", run, TMPDIR=str(small_disk))
+    assert done.returncode == 0, done.stderr
+    assert cli.saved("f") == expected()
+    (log,) = (cli.folder / "logs").glob("*.json")
+    blurs = Counter((e.image, e.tile) for e in read_log(log).timeline.of("blur"))
+    assert {tile: blurs[tile] for tile in finished} == dict.fromkeys(finished, 1)
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
+def test_a_folder_that_becomes_read_only_in_mid_run_is_told_and_what_is_saved_is_whole(
+    cli: Cli, small_disk: Path
+) -> None:
+    output = small_disk / APPROACHES["f"].stem
+    slowly = ("--fault", "slow:grain.png:7", "--output", small_disk)
+    process = cli.start(*cli.run_arguments("f", "--json", *slowly))
+    wait_until(lambda: (output / "cloud.png").exists())
+    remount = ["mount", "-o", "remount", str(small_disk)]
+    subprocess.run([*remount, "-o", "ro"], check=True)
+    done = cli.end(process)
+    assert done.returncode == 1
+    (report,) = json.loads(done.stdout)
+    (failed,) = report["failed_images"]
+    problem = f"{output / 'grain.png'} cannot be saved (Read-only file system)."
+    assert failed["error"].startswith(problem)
+    assert decoded(output) == {"cloud.png": expected()["cloud.png"]}
+    subprocess.run([*remount, "-o", "rw"], check=True)
+    assert cli.run("f", "--output", small_disk).returncode == 0
+    assert decoded(output) == expected()
 
 
 # a file goes away

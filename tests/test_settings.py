@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,30 @@ def test_a_time_that_is_no_positive_number_of_seconds_is_refused(name: str, valu
 
 def test_an_unknown_payload_is_refused() -> None:
     assert "file or redis" in refused("disk", payload="disk")
+
+
+junk = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+junk |= st.lists(st.integers()) | st.dictionaries(st.text(), st.integers())
+
+
+@given(given=st.dictionaries(st.sampled_from(sorted(set(OPTIONS) - {"images", "output"})), junk))
+def test_whatever_is_given_makes_settings_or_is_refused_with_a_remedy(
+    given: dict[str, Any],
+) -> None:
+    with suppress(UsageError):
+        settings = from_options(given)
+        parser = argparse.ArgumentParser()
+        add_options(parser)
+        assert from_options(vars(parser.parse_args(to_options(settings)))) == settings
+
+
+@given(name=st.sampled_from(sorted(OPTIONS)), text=st.text())
+def test_whatever_text_an_option_gets_makes_settings_or_is_refused(name: str, text: str) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser)
+    (flag,) = (a.option_strings[0] for a in parser._actions if a.dest == name)
+    with suppress(UsageError, argparse.ArgumentError):
+        from_options(vars(parser.parse_args([f"{flag}={text}"])))
 
 
 # --- settings as options -------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import struct
 import subprocess
@@ -313,6 +314,25 @@ def test_no_single_flipped_bit_of_a_header_gives_anything_but_an_error_or_a_fitt
         except MessageError:
             refused += 1
     assert refused > 4 * length  # the rest hits the digits and names, which no format can tell
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(field=st.sampled_from(sorted(json.loads(JOB.to_json()))), value=values)
+def test_a_job_with_any_field_changed_is_refused_or_its_tiles_cover_its_image_once(
+    field: str, value: object
+) -> None:
+    try:
+        job = parse_job(json.dumps({**json.loads(JOB.to_json()), field: value}))
+    except MessageError:
+        return
+    height, width = job.shape[:2]
+    assert sum(math.prod(job.core_shape(tile)[:2]) for tile in job.tiles) == height * width
 
 
 @given(message=st.binary())
