@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,17 @@ import redis
 from studyguide import images
 from studyguide.approaches import APPROACHES
 from studyguide.blur import warm_up
-from studyguide.chaos.strikes import KILLS, ROWS, SLOW, VISIBILITY_S, Plan, Site, disorder, slow
+from studyguide.chaos.strikes import (
+    KILLS,
+    ROWS,
+    SLOW,
+    VISIBILITY_S,
+    NotHere,
+    Plan,
+    Site,
+    disorder,
+    slow,
+)
 from studyguide.chaos.subject import BLUR, GRIDS, TILE_SIZE, TILES, pictures
 from studyguide.chaos.verdict import Outcome, line, page, problems
 from studyguide.errors import StudyguideError, UsageError
@@ -62,8 +73,8 @@ class Trial:
             try:
                 with self._small_disk(folder / "run"):
                     self._perform(folder, outcome)
-            except subprocess.CalledProcessError as error:
-                outcome.skipped = f"no small disk can be mounted: {error.stderr.strip()}"
+            except NotHere as error:
+                outcome.skipped = str(error)
             except (StudyguideError, redis.RedisError) as error:
                 outcome.error = f"{type(error).__name__}: {error}"
         if not outcome.skipped:
@@ -79,7 +90,9 @@ class Trial:
         disk = run / "disk"
         disk.mkdir(parents=True)
         options = ["-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(disk)]
-        subprocess.run(["mount", *options], check=True, capture_output=True, text=True)
+        done = subprocess.run(["mount", *options], capture_output=True, text=True)
+        if done.returncode:
+            raise NotHere(f"no small disk can be mounted: {done.stderr.strip()}")
         try:
             for name in ("pixels", "redis"):
                 (disk / name).mkdir()
@@ -98,7 +111,9 @@ class Trial:
         with Site(self.plan, settings, folder / "run") as site:
             perform = APPROACHES[self.approach].on_cluster
             assert perform
+            began = time.monotonic()
             perform(site)
+            outcome.seconds = round(time.monotonic() - began, 2)
             outcome.left = site.settle()
             self._look_at_redis(site, outcome)
         outcome.struck, outcome.most_redelivered = site.struck, site.most_redelivered
@@ -122,7 +137,6 @@ class Trial:
     def _look_at_events(self, timeline: Timeline, outcome: Outcome) -> None:
         ledger = Ledger.of(timeline)
         stages = Counter(event.stage for event in timeline.events)
-        outcome.seconds = round(timeline.seconds, 2)
         outcome.failed = sorted({event.image for event in timeline.of("failed")})
         outcome.counts = {
             "redelivered": ledger.redelivered,

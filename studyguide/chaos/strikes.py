@@ -22,7 +22,7 @@ from studyguide.cluster import Cluster, LocalCluster
 from studyguide.errors import StudyguideError
 from studyguide.faults import Fault
 from studyguide.queues import GROUPS
-from studyguide.redis_server import RedisServer
+from studyguide.redis_server import RedisServer, wheel_server
 from studyguide.settings import Settings
 from studyguide.timeline import Event, Recorder
 
@@ -30,6 +30,10 @@ VISIBILITY_S = 0.8
 BOUND_S = 40.0  # every run has to end within it, on a machine that does other things too
 SETTLE_S = 10.0  # for what is still in flight when the last image is saved
 SLOW = Fault("slow", *TILES[-1])  # keeps the run from being over before it was struck
+
+
+class NotHere(Exception):
+    """What a row needs is not to be had on this machine."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Site(LocalCluster):
     def start_redis(self, persistent: bool) -> None:
         """Start the server of this trial, whatever the environment names."""
         folder, program = self.folder / "redis", self._plan.server
+        if self._plan.row.own_clock:
+            program = with_own_clock(self.folder)
         self.redis = RedisServer.start(folder, persistent, self._reaper, program)
         self.redis_url = self.redis.url
         self.client = redis.Redis.from_url(self.redis.url, protocol=2)
@@ -323,6 +329,35 @@ def reset_connections(site: Site) -> Iterator[None]:
             yield
 
 
+def jump_clock(site: Site) -> Iterator[None]:
+    """A worker dies, then the server's clock is set on by an hour, or back a little."""
+    yield from kill_worker(site)
+    (site.folder / "clock").write_text(f"{site.rng.choice((3600, -2)):+d}")
+
+
+def with_own_clock(folder: Path) -> Path:
+    """A program that runs a server by the clock that the file `clock` sets.
+
+    It is the server of the wheel: Debian's allocator asks for the time before libfaketime is up.
+    """
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    program = wheel_server()
+    if not library or not program:
+        raise NotHere("no libfaketime (apt install faketime) or no server of the wheel")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "clock").write_text("+0")
+    setting: dict[str, object] = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": folder / "clock",
+    }
+    setting |= {"FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1}
+    environment = " ".join(f"{name}={value}" for name, value in setting.items())
+    wrapper = folder / "redis-server"
+    wrapper.write_text(f'#!/bin/sh\nexec env {environment} {program} "$@"\n')
+    wrapper.chmod(0o700)
+    return wrapper
+
+
 # --- the matrix ----------------------------------------------------------------------------------
 
 
@@ -346,6 +381,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     proxied: bool = False
     small_disk: bool = False
+    own_clock: bool = False
 
 
 def slow(*tiles: tuple[str, int]) -> tuple[Fault, ...]:
@@ -374,6 +410,9 @@ ROWS = {
     "corrupt-result": Row(corrupt, ("redelivered",), commits=">"),
     "out-of-order": Row(out_of_order, ("disorder",), slow=slow(("first.png", 0), ("last.png", 0))),
     "disk-full": Row(fill_disk, commits="<", small_disk=True),
+    "clock-jump": Row(
+        jump_clock, ("deaths", "redelivered", "retries"), ("flaky",), commits="<", own_clock=True
+    ),
     "drain": Row(drain, ("deaths",), most_redelivered=0),
     "scale": Row(
         scale, slow=slow(*TILES), most_redelivered=0, options={"workers": 1, "instances": 1}
