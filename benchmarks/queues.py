@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -280,9 +281,11 @@ def taskiq(url: str) -> Iterator[Send]:
     command = ("taskiq", "worker", "benchmarks.peers.tasks:broker", "--workers=2")
 
     async def do(kind: str, count: int) -> None:
-        sent = [await task.kiq(kind, BODIES[kind]) for _ in range(count)]
-        for result in sent:
-            await result.wait_result(check_interval=0.002, timeout=60)
+        sent = [await task.kiq(kind, b64encode(BODIES[kind]).decode()) for _ in range(count)]
+        for message in sent:
+            result = await message.wait_result(check_interval=0.002, timeout=60)
+            result.raise_for_error()
+            b64decode(result.return_value)
 
     with commands("taskiq", url, *command), asynchronous(task.broker.startup) as run:
         yield lambda kind, count: run(do(kind, count))

@@ -38,6 +38,7 @@ BLOCK = 256  # pixels: side of what is blurred in one go, so that its scratch st
 PITCH = 1440  # samples from row to row of the scratch: enough for a block of RGBA with the widest
 # halo, and an odd number of cache lines, or the taps of a column would fight for the same ones
 SCRATCH = (BLOCK + 100 + 2) * PITCH  # samples
+STRIP = 512  # samples: width in which the columns are summed, so that k = 21 lines of it stay in L1
 UNROLLED = 12  # pairs of taps summed in one go; the weights of more do not fit in the registers
 
 SAMPLES = types.Array(types.uint8, 2, "C", readonly=True)  # writable or not: one compilation
@@ -226,15 +227,16 @@ def fixed_point(weights: tuple[int, ...], channels: int) -> Callable[..., None]:
         scratch: Any,
     ) -> None:  # fmt: skip
         n, bottom = columns * channels, samples.shape[0] - 1
-        line, sums = scratch[-PITCH:][: n + 2 * edge], scratch[-2 * PITCH :][:n]
+        line = scratch[-PITCH:][: n + 2 * edge]
         for y in range(rows + 2 * radius):
             _fetch(samples[min(max(top + y + 4, 0), bottom)], left * channels, line.size)
             _widen(samples[min(max(top + y, 0), bottom)], channels, left, line)
             _sum_taps(line, edge, channels, fixed, size, mean_loss, scratch[y * PITCH :][:n])
-        for y in range(rows):
-            _sum_taps(
-                scratch, (y + radius) * PITCH, PITCH, fixed, size, mean_loss + half_a_level, sums
-            )
-            _narrow(sums, out[y0 + y, x0 * channels :][:n])
+        for x in range(0, n, STRIP):
+            sums = scratch[-2 * PITCH :][: min(STRIP, n - x)]
+            for y in range(rows):
+                centre = (y + radius) * PITCH + x
+                _sum_taps(scratch, centre, PITCH, fixed, size, mean_loss + half_a_level, sums)
+                _narrow(sums, out[y0 + y, x0 * channels + x :][: sums.size])
 
     return blur_block

@@ -6,6 +6,7 @@
 
 import os
 import pickle
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -71,9 +72,12 @@ def taskiq_task() -> Any:
     return broker.register_task(taskiq_work, task_name="work")
 
 
-def taskiq_work(kind: str, body: bytes) -> bytes:
-    """A function of its own: taskiq renames what it registers, and others send it by its name."""
-    return work(kind, body)
+def taskiq_work(kind: str, text: str) -> str:
+    """As text, for taskiq makes JSON values of arguments and results before it serialises them.
+
+    A function of its own, too: taskiq renames what it registers, and others send it by its name.
+    """
+    return b64encode(work(kind, b64decode(text))).decode()
 
 
 async def arq_work(_: Any, kind: str, body: bytes) -> bytes:
