@@ -14,7 +14,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from benchmarks import direct, growth, job, kernel, memory, model, queues
+from benchmarks import direct, growth, job, kernel, memory, model, queues, start
 from benchmarks.harness import RESULTS, ratios, table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,6 +26,7 @@ MODULES: dict[str, Callable[..., str]] = {
     "growth": growth.report,
     "memory": memory.report,
     "model": model.report,
+    "start": start.report,
 }
 Data = dict[str, dict[str, Any]]
 Bar = tuple[str, float, float, str]  # what, measured, wanted, how to compare: >= or <=
@@ -42,6 +43,8 @@ def bars(data: Data) -> list[Bar]:
         found += queue_bars(data["queues"])
     if "growth" in data:
         found += growth_bars(data["growth"])
+    if "start" in data:
+        found.append(("import studyguide, s", start.importing(data["start"]), 0.3, "<="))
     return found
 
 

@@ -30,6 +30,11 @@ def measure(quick: bool) -> dict[str, Any]:
     return {"seconds": interleave(variants, 3 if quick else 20)}
 
 
+def importing(data: dict[str, Any]) -> float:
+    """Seconds that `import studyguide` takes, with the start of Python."""
+    return statistics.median(data["seconds"]["import studyguide"])
+
+
 def report(data: dict[str, Any]) -> str:
     alone = statistics.median(data["seconds"]["python alone"])
     rows = [
@@ -40,7 +45,9 @@ def report(data: dict[str, Any]) -> str:
         )
         for name, times in data["seconds"].items()
     ]
-    return table(("", "median, ms", "more than Python alone, ms"), rows)
+    return "## Imports\n\nEach in a fresh interpreter.\n\n" + table(
+        ("", "median, ms", "more than Python alone, ms"), rows
+    )
 
 
 if __name__ == "__main__":

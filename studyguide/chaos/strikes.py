@@ -148,16 +148,16 @@ class Site(LocalCluster):
     def freeze_busy_assembler(self) -> bool:
         """Freeze the assembler with an image in hand, which is over in milliseconds.
 
-        So it is kept frozen until there is one for it to take, then looked at without a pause.
+        So it is kept frozen until there is one for it to take, then let go for moments only.
         """
         child = self.processes["assembler-0"].child
         child.pause()
         while self.waiting("ready"):
             if self.pending("ready"):
-                child.pause()
-                if self.pending("ready"):
-                    return True
+                return True
             child.resume()
+            time.sleep(0.001)
+            child.pause()
         return False
 
 
