@@ -59,7 +59,8 @@ test-notebooks: $(READY) ## execute the lessons and compare their outputs with t
 
 coverage: $(READY) ## measure which lines and branches of the library the tests run, roles included
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -m "not containers" --ignore=tests/test_notebooks.py $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -n 2 --dist loadscope -q -m "not containers" \
+		--ignore=tests/test_browser.py --ignore=tests/test_notebooks.py $(PYTEST_ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q tests/test_blur.py -k "direct or float32"
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
