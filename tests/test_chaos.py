@@ -16,10 +16,11 @@ from studyguide import chaos
 from studyguide.__main__ import main
 from studyguide.chaos import Trial
 from studyguide.chaos.proxy import Proxy
-from studyguide.chaos.strikes import BOUND_S, KILLS, ROWS
+from studyguide.chaos.strikes import BOUND_S, KILLS, ROWS, disorder
 from studyguide.chaos.subject import GRIDS, TILES, expected
 from studyguide.chaos.verdict import Outcome, page, problems
 from studyguide.errors import UsageError
+from studyguide.timeline import Event
 
 # the matrix: two servers in turn
 
@@ -153,6 +154,13 @@ def test_e_may_lose_tiles_but_not_in_silence(saved: str) -> None:
     else:
         outcome.saved["first.png"] = expected("first.png", frozenset()) if saved == "both" else ""
     assert problems(outcome)
+
+
+def test_results_are_out_of_order_within_an_image_whatever_comes_in_between() -> None:
+    order = [("a", 1), ("b", 1), ("a", 0), ("b", 2), ("a", 2)]
+    events = [Event("transfer", n, n, "p", "l", *tile) for n, tile in enumerate(order)]
+    assert disorder(events) == 1
+    assert disorder([events[0], events[1], events[4]]) == 0
 
 
 # the command

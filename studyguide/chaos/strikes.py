@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -424,5 +423,10 @@ ROWS = {
 
 def disorder(events: list[Event]) -> int:
     """How often a result came after one of a later tile of its image."""
-    order = [(e.image, e.tile) for e in events if e.stage == "transfer"]
-    return sum(a[0] == b[0] and a[1] > b[1] for a, b in pairwise(order))
+    latest: dict[str, int] = {}
+    count = 0
+    for event in events:
+        if event.stage == "transfer":
+            count += event.tile < latest.get(event.image, 0)
+            latest[event.image] = max(event.tile, latest.get(event.image, 0))
+    return count
