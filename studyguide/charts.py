@@ -181,11 +181,11 @@ class Scene:
             for lane in self._threads(span.process) or [_lane(span)]:
                 self.spans.setdefault(lane, []).append(span)
         self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
-        self.bars = self.held + [
-            Bar(_kind(span), lane, self.at(span.start), self.at(span.end), span)
-            for lane, spans in self.spans.items()
-            for span in spans
-        ]
+        self.bars = [*self.held]
+        for lane, span in ((lane, span) for lane, spans in self.spans.items() for span in spans):
+            cause = span.detail.get("cause") if span.stage == "wait" else None
+            kind = str(cause) if cause in ("backoff", "full") else span.stage
+            self.bars.append(Bar(kind, lane, self.at(span.start), self.at(span.end), span))
         shown = {*self.spans, *map(self.lane, self.faults)}
         self.lanes = sorted(shown, key=self._order())
         self.workers = {bar.lane for bar in self.bars if bar.kind in ("blur", "held")}
@@ -251,11 +251,6 @@ def _numbered(name: str) -> tuple[str, int]:
     """Split `worker-10` into its role and its number."""
     role = name.rstrip("0123456789")
     return role, int(name[len(role) :] or 0)
-
-
-def _kind(span: Event) -> str:
-    cause = str(span.detail.get("cause"))
-    return cause if span.stage == "wait" and cause in ("backoff", "full") else span.stage
 
 
 def _shares(bars: Sequence[Bar], edges: Floats, lanes: int = 1) -> dict[str, Floats]:

@@ -8,13 +8,14 @@ roles share; `RedisStore` is for roles that share no folder and keeps the pixels
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from studyguide import images
-from studyguide.errors import ImageError, MessageError
+from studyguide.errors import ImageError, MessageError, explained
 from studyguide.queues import Link
 from studyguide.tiles import Pixels, Tile, window
 from studyguide.work import ImageJob, to_pixels
@@ -72,14 +73,11 @@ class FileStore(Store):
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Write the image once, as an array that workers map instead of decoding."""
-        path = self._image_path(job)
-        try:
-            if not path.exists():
-                with images.atomic(path) as file:
+        problem = f"The pixels of {job.image} cannot be kept in {self.folder}"
+        with explained(ImageError, problem, "Free some space, or set TMPDIR to another folder"):
+            if not self.holds(job):
+                with images.atomic(self._image_path(job)) as file:
                     np.save(file, pixels)
-        except OSError as error:
-            problem = f"The pixels of {job.image} cannot be kept in {self.folder} ({error})"
-            raise ImageError(problem, "Free some space, or set TMPDIR to another folder") from error
 
     def holds(self, job: ImageJob) -> bool:
         """Whether its file is there."""
@@ -116,12 +114,12 @@ class FileStore(Store):
         return image
 
 
+@dataclass
 class RedisStore(Store):
     """Pixels in Redis: `src:<job>` holds the windows, `out:<job>` the results."""
 
-    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
-        self.link = link
-        self.prefix = prefix
+    link: Link
+    prefix: str = "{sg}:"
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Store all windows of an image."""

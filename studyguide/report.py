@@ -5,7 +5,6 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from studyguide.errors import MessageError, StudyguideError, UsageError
+from studyguide import images
+from studyguide.errors import DAMAGE, MessageError, StudyguideError, UsageError, explained
 from studyguide.timeline import SCHEMA, Event, Timeline
 
 
@@ -130,18 +130,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of a file's JSON
-
 # --- logs ------------------------------------------------------------------------------------
 
 
 def write_log(report: RunReport, folder: Path, stem: str) -> Path:
     """Write `<stem>_<UTC time>.txt` for people and `.json` with everything; return the latter.
 
-    Raises
-    ------
-    StudyguideError
-        If a file cannot be written, for example to a full disk.
+    Raises StudyguideError if a file cannot be written, for example to a full disk.
     """
     timeline = report.timeline
     stamp = datetime.fromtimestamp(timeline.start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -154,27 +149,14 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    problem, remedy = f"The log {path} cannot be written", "The images are saved; free some space"
+    with explained(StudyguideError, problem, remedy), images.atomic(path) as file:
         # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
-        temporary.write_text(text, "utf-8", "backslashreplace")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        problem = f"The log {path} cannot be written ({error.strerror or error})"
-        raise StudyguideError(problem, "The images are saved; free some space") from error
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_log(path: Path) -> RunReport:
-    """Read the JSON log of a run.
-
-    Raises
-    ------
-    MessageError
-        If the file is no log of this schema.
-    """
+    """Read the JSON log of a run. Raises MessageError if the file is no log of this schema."""
     try:
         log = json.loads(path.read_text("utf-8"))
         if log["schema"] != SCHEMA:
@@ -192,13 +174,7 @@ def read_log(path: Path) -> RunReport:
 
 
 def newest_log(folder: Path, stem: str) -> Path:
-    """The newest JSON log of an approach.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """The newest JSON log of an approach. Raises UsageError if there is none."""
     logs = sorted(folder.glob(f"{stem}_*.json"))
     if not logs:
         raise UsageError(f"No log of {stem} in {folder}", f"Run `studyguide run {stem[0]}` first")

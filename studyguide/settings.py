@@ -129,10 +129,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def from_options(given: dict[str, Any]) -> Settings:
     """Settings from flat names; what is missing has its default.
 
-    Raises
-    ------
-    UsageError
-        If a value is out of its range.
+    Raises UsageError if a value is out of its range.
     """
     own, blur, delivery = (
         {name: given[name] for name in _options(kind) if name in given}
