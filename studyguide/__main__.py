@@ -106,9 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         role = commands.add_parser(name, help=f"run the role {name} in this process")
         _add_role(role, letters="d" if name == "sequential" else "efg", role=name)
     service = commands.add_parser("service", help="run roles of g in this process")
-    service.add_argument(
-        "--mode", dest="role", choices=("coordinator", "worker", "assembler", "all"), default="all"
-    )
+    modes = ("coordinator", "worker", "assembler", "all")
+    service.add_argument("--mode", dest="role", choices=modes, default="all")
     _add_role(service, letters="fg")
     return parser
 
@@ -117,26 +116,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("approaches", nargs="+", metavar="APPROACH", help="a to g, or all")
-    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
-    parser.add_argument("--backend", default="local", help="where d to g run: local or kubernetes")
-    parser.add_argument("--keep", action="store_true", help="leave the pods running at the end")
-    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
-    parser.add_argument(
-        "--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)"
-    )
-    parser.add_argument(
-        "--resume", default="", metavar="RUN", help="go on with a run of f or g that was cut short"
-    )
-    _add_fault(parser)
-    add_options(parser)
+    add = parser.add_argument
+    add("approaches", nargs="+", metavar="APPROACH", help="a to g, or all")
+    add("--logs", type=Path, default=Path("logs"), help="folder for logs")
+    add("--backend", default="local", help="where d to g run: local or kubernetes")
+    add("--keep", action="store_true", help="leave the pods running at the end")
+    add("--json", action="store_true", help="print the reports as JSON")
+    add("--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)")
+    add("--resume", default="", metavar="RUN", help="go on with a run of f or g that was cut short")
+    _add_settings(parser)
     parser.set_defaults(command=_run)
 
 
-def _add_fault(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--fault", action="append", default=[], metavar="KIND:IMAGE:TILE", help="plant a fault"
-    )
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    options: dict[str, Any] = {"action": "append", "default": [], "metavar": "KIND:IMAGE:TILE"}
+    parser.add_argument("--fault", help="plant a fault", **options)
+    add_options(parser)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -205,16 +200,15 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_chaos(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--approach", choices="efg", help="default: f and g, and e where killed")
-    parser.add_argument("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each row")
-    parser.add_argument("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
-    parser.add_argument(
-        "--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each run")
-    parser.add_argument("--ledger", type=Path, help="append to this file; skip what is in it")
-    parser.add_argument("--report", type=Path, help="write the ledger as a page")
+    add = parser.add_argument
+    add("--approach", choices="efg", help="default: f and g, and e where killed")
+    add("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
+    add("--seeds", type=int, default=1, metavar="N", help="runs of each row")
+    add("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
+    add("--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours")
+    add("--json", action="store_true", help="print a JSON object for each run")
+    add("--ledger", type=Path, help="append to this file; skip what is in it")
+    add("--report", type=Path, help="write the ledger as a page")
     parser.set_defaults(command=_chaos)
 
 
@@ -228,23 +222,19 @@ def _chaos(given: argparse.Namespace) -> int:
 
 
 def _add_role(parser: argparse.ArgumentParser, letters: str, **defaults: str) -> None:
-    parser.add_argument("--approach", choices=letters, default=letters[-1])
-    parser.add_argument("--name", default=socket.gethostname(), help="name of this process")
-    parser.add_argument("--folder", type=Path, default=Path("run"), help="shared by all roles")
-    parser.add_argument("--run", default="", help="name of the run; equal names go on with it")
-    parser.add_argument("--prefix", default="{sg}:", help="prefix of all keys in Redis")
+    add = parser.add_argument
+    add("--approach", choices=letters, default=letters[-1])
+    add("--name", default=socket.gethostname(), help="name of this process")
+    add("--folder", type=Path, default=Path("run"), help="shared by all roles")
+    add("--run", default="", help="name of the run; equal names go on with it")
+    add("--prefix", default="{sg}:", help="prefix of all keys in Redis")
     if letters != "d":
-        parser.add_argument("--redis", default=redis_url(), help="address; default: $REDIS_URL")
-        parser.add_argument(
-            "--metrics-port",
-            default="",
-            metavar="[HOST:]PORT",
-            help="tell /metrics, /healthz and /readyz there (default: nowhere)",
-        )
-    parser.add_argument("--verbose", action="store_true", help="tell every event on stderr")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    _add_fault(parser)
-    add_options(parser)
+        add("--redis", default=redis_url(), help="address; default: $REDIS_URL")
+        text = "tell /metrics, /healthz and /readyz there (default: nowhere)"
+        add("--metrics-port", default="", metavar="[HOST:]PORT", help=text)
+    add("--verbose", action="store_true", help="tell every event on stderr")
+    add("--log-format", choices=("text", "json"), default="text")
+    _add_settings(parser)
     parser.set_defaults(command=_role, **defaults)
 
 
@@ -257,11 +247,8 @@ def _role(given: argparse.Namespace) -> int:
     if given.verbose:
         logging.getLogger("studyguide").setLevel(logging.INFO)
     role = Role(
-        name=given.name,
-        role=given.role,
-        approach=given.approach,
+        **{name: getattr(given, name) for name in ("name", "role", "approach", "folder")},
         settings=from_options(_settings(given)),
-        folder=given.folder,
         redis_url=getattr(given, "redis", ""),
         prefix=given.prefix,
         run_id=given.run,
@@ -276,9 +263,8 @@ def _role(given: argparse.Namespace) -> int:
     except (UsageError, QueueError, OSError):
         raise
     except Exception as error:
-        foreseen = isinstance(error, StudyguideError)
-        log = logging.getLogger(__name__)
-        log.error("%s ends: %s", given.name, error, exc_info=not foreseen)
+        trace = not isinstance(error, StudyguideError)
+        logging.getLogger(__name__).error("%s ends: %s", given.name, error, exc_info=trace)
         return OUR_ERROR
 
 
@@ -289,8 +275,7 @@ def _charts(given: argparse.Namespace) -> int:
     from studyguide.approaches import APPROACHES
     from studyguide.charts import draw_all
 
-    stems = [approach.stem for approach in APPROACHES.values()]
-    drawn = draw_all(given.logs, given.charts, stems)
+    drawn = draw_all(given.logs, given.charts, [each.stem for each in APPROACHES.values()])
     for path in drawn:
         print(path)
     return 0 if drawn else 1

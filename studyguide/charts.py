@@ -25,6 +25,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from studyguide import images
 from studyguide.errors import UsageError
 from studyguide.report import RunReport, newest_log, read_log
 from studyguide.timeline import SPANS, Event, Timeline
@@ -110,7 +111,14 @@ class Chart(Figure):
 
     def png(self) -> bytes:
         """The picture, with its alt text as metadata."""
-        return _png(self, self.alt)
+        buffer, metadata = io.BytesIO(), {"Description": self.alt, "Software": None}
+        with style.context(STYLE):
+            self.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
+        return buffer.getvalue()
+
+    def key(self, handles: Sequence[Artist]) -> None:
+        """Explain signs and colours at the bottom."""
+        self.legend(handles=handles, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
 
     def place(self, names: Sequence[str], top: float, height: float) -> Axes:
         """Add axes below `top` (inches), with room for names on their left."""
@@ -123,22 +131,6 @@ class Chart(Figure):
         return axes
 
 
-def _png(figure: Figure, description: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Description": description, "Software": None}
-    with style.context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
-
-
-def save(figure: Figure, path: Path, description: str) -> None:
-    """Write a PNG that carries its description, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(_png(figure, description))
-    temporary.replace(path)
-
-
 def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
     """Draw `<folder>/<stem>.png` from the newest log of each approach, and `comparison.png`.
 
@@ -147,21 +139,19 @@ def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
     list of Path
         What was drawn; an approach without a log is left out, with a warning.
     """
-    charts: dict[str, Chart] = {}
-    reports = []
+    reports: dict[str, RunReport] = {}
     for stem in stems:
         try:
-            report = read_log(newest_log(logs, stem))
+            reports[stem] = read_log(newest_log(logs, stem))
         except UsageError as error:
             logger.warning("No chart of %s: %s", stem, error)
-            continue
-        charts[stem] = timeline_figure(report)
-        reports.append(report)
+    charts = {folder / f"{stem}.png": timeline_figure(run) for stem, run in reports.items()}
     if reports:
-        charts["comparison"] = comparison_figure(reports)
-    for name, chart in charts.items():
-        save(chart, folder / f"{name}.png", chart.alt)
-    return [folder / f"{name}.png" for name in charts]
+        charts[folder / "comparison.png"] = comparison_figure(list(reports.values()))
+    for path, chart in charts.items():
+        with images.atomic(path) as file:
+            file.write(chart.png())
+    return list(charts)
 
 
 # --- what is to be drawn -----------------------------------------------------------------------
@@ -191,11 +181,11 @@ class Scene:
             for lane in self._threads(span.process) or [_lane(span)]:
                 self.spans.setdefault(lane, []).append(span)
         self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
-        self.bars = self.held + [
-            Bar(_kind(span), lane, self.at(span.start), self.at(span.end), span)
-            for lane, spans in self.spans.items()
-            for span in spans
-        ]
+        self.bars = [*self.held]
+        for lane, span in ((lane, span) for lane, spans in self.spans.items() for span in spans):
+            cause = span.detail.get("cause") if span.stage == "wait" else None
+            kind = str(cause) if cause in ("backoff", "full") else span.stage
+            self.bars.append(Bar(kind, lane, self.at(span.start), self.at(span.end), span))
         shown = {*self.spans, *map(self.lane, self.faults)}
         self.lanes = sorted(shown, key=self._order())
         self.workers = {bar.lane for bar in self.bars if bar.kind in ("blur", "held")}
@@ -263,11 +253,6 @@ def _numbered(name: str) -> tuple[str, int]:
     return role, int(name[len(role) :] or 0)
 
 
-def _kind(span: Event) -> str:
-    cause = str(span.detail.get("cause"))
-    return cause if span.stage == "wait" and cause in ("backoff", "full") else span.stage
-
-
 def _shares(bars: Sequence[Bar], edges: Floats, lanes: int = 1) -> dict[str, Floats]:
     """Kind -> its share of the lanes' time in each bin between the edges."""
     shares = {}
@@ -290,15 +275,8 @@ def elapsed(moments: Floats, edges: Floats) -> Floats:
 
 
 @style.context(STYLE)
-def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
-    """Draw what each thread did when, how the workers spent their time, and the queue's length.
-
-    Parameters
-    ----------
-    until : float, optional
-        Where the time axis ends, in seconds from the start of the run, so that several charts can
-        share one axis; the end of this run when not given.
-    """
+def timeline_figure(report: RunReport) -> Chart:
+    """Draw what each thread did when, how the workers spent their time, and the queue's length."""
     timeline = report.timeline
     scene = Scene(timeline)
     rows, legend = _rows(scene.lanes), _legend(scene)
@@ -306,14 +284,17 @@ def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
     unit = min(max(0.27, min(0.45, 3.2 / depth)), MAX_LANES / depth)  # inches per lane
     tall = depth * unit
     height = TOP + tall + 2 * (GAP + STRIP) + AXIS + LEGEND_ROW * ceil(len(legend) / LEGEND_COLUMNS)
-    name = f"Timeline of approach {report.approach}: {_work(report)}"
-    chart = Chart(height, _title(report), _facts(scene), name)
+    work_done = f"{report.images} image{'s' * (report.images != 1)}"
+    work_done += f", {report.tiles} tiles" if report.tiles else ""
+    title = f"Approach {report.approach} on {report.backend}: {work_done} in {report.wall_s:.2f} s"
+    name = f"Timeline of approach {report.approach}: {work_done}"
+    chart = Chart(height, title, _facts(scene), name)
     names = ["blurring", *_names(scene.lanes)]
     lanes = chart.place(names, TOP, tall)
     work = chart.place(names, TOP + tall + GAP, STRIP)
     queue = chart.place(names, TOP + tall + STRIP + 2 * GAP, STRIP)
     for axes in (lanes, work, queue):
-        axes.set_xlim(0, 1.005 * (until or timeline.seconds or 1.0))
+        axes.set_xlim(0, 1.005 * (timeline.seconds or 1.0))
         axes.axvline(timeline.seconds, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
         axes.tick_params(labelbottom=axes is queue)
     lanes.set_ylim(-depth, 0)
@@ -323,24 +304,8 @@ def timeline_figure(report: RunReport, until: float | None = None) -> Chart:
     _draw_faults(lanes, scene, rows)
     _draw_work(work, scene, f"workers\nblurring\n{scene.blurring():.0f} %")
     _draw_queue(queue, timeline)
-    chart.legend(handles=legend, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
+    chart.key(legend)
     return chart
-
-
-def alt_text(report: RunReport) -> str:
-    """What the timeline shows, in words, computed from the run."""
-    return f"{_title(report)}; {_facts(Scene(report.timeline))}."
-
-
-def _title(report: RunReport) -> str:
-    return (
-        f"Approach {report.approach} on {report.backend}: {_work(report)} in {report.wall_s:.2f} s"
-    )
-
-
-def _work(report: RunReport) -> str:
-    images = f"{report.images} image{'s' * (report.images != 1)}"
-    return f"{images}, {report.tiles} tiles" if report.tiles else images
 
 
 def _facts(scene: Scene) -> str:
@@ -384,6 +349,10 @@ def _name_lanes(axes: Axes, rows: dict[Lane, float], every: int) -> None:
 def _paint(kind: str) -> dict[str, Any]:
     _, colour, hatch, ink = LOOKS[kind]
     return {"facecolor": colour, "hatch": hatch, "edgecolor": ink, "linewidth": 0.0}
+
+
+def _patch(kind: str) -> Patch:
+    return Patch(label=LOOKS[kind][0], **_paint(kind))
 
 
 def _draw_bars(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
@@ -452,7 +421,7 @@ def _legend(scene: Scene) -> list[Artist]:
     """Entries for what occurs in this run."""
     kinds = {bar.kind for bar in scene.bars}
     stages = {fault.stage for fault in scene.faults}
-    bars = [Patch(label=LOOKS[kind][0], **_paint(kind)) for kind in LOOKS if kind in kinds]
+    bars = [_patch(kind) for kind in LOOKS if kind in kinds]
     signs = [
         Line2D([], [], color=INK, linestyle="", marker=f"${sign}$", markersize=8, label=label)
         for stage, (sign, label, _) in FAULTS.items()
@@ -468,8 +437,7 @@ def _legend(scene: Scene) -> list[Artist]:
 def comparison_figure(reports: Sequence[RunReport]) -> Chart:
     """Draw the wall time of each run, its speed-up over a's, and where tiles were lost."""
     base = next((report.wall_s for report in reports if report.approach == "a"), 0.0)
-    names = [f"{report.approach} on {report.backend}" for report in reports]
-    walls = [report.wall_s for report in reports]
+    names, walls = _runs(reports), [report.wall_s for report in reports]
     said = [_said(report, base) for report in reports]
     title = "Wall time, and speed-up over a"
     tall = 0.4 * len(reports)
@@ -494,7 +462,7 @@ def comparison_figure(reports: Sequence[RunReport]) -> Chart:
 def side_by_side(reports: Sequence[RunReport]) -> Chart:
     """Draw how the workers of several runs spent their time, a strip each, on one time axis."""
     scenes = [Scene(report.timeline) for report in reports]
-    names = [f"{report.approach} on {report.backend}" for report in reports]
+    names = _runs(reports)
     seen = {bar.kind for scene in scenes for bar in scene.bars if bar.lane in scene.workers}
     kinds = [kind for kind in LOOKS if kind in seen]
     tall = len(reports) * (STRIP + GAP)
@@ -509,9 +477,12 @@ def side_by_side(reports: Sequence[RunReport]) -> Chart:
         axes.set_xlim(0, 1.02 * max(scene.timeline.seconds for scene in scenes))
         axes.tick_params(labelbottom=n == len(reports) - 1)
     axes.set_xlabel("seconds from the start of each run")
-    patches = [Patch(label=LOOKS[kind][0], **_paint(kind)) for kind in kinds]
-    chart.legend(handles=patches, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
+    chart.key([_patch(kind) for kind in kinds])
     return chart
+
+
+def _runs(reports: Sequence[RunReport]) -> list[str]:
+    return [f"{report.approach} on {report.backend}" for report in reports]
 
 
 def _said(report: RunReport, base: float) -> str:

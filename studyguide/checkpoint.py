@@ -6,41 +6,65 @@ roles share; `RedisStore` is for roles that share no folder and keeps the pixels
 """
 
 import hashlib
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 
-from studyguide import images, work
-from studyguide.errors import ImageError, MessageError
+from studyguide import images
+from studyguide.errors import ImageError, MessageError, explained
 from studyguide.queues import Link
 from studyguide.tiles import Pixels, Tile, window
-from studyguide.work import ImageJob
-
-DIGEST = 64  # hex digits of a sha256
+from studyguide.work import ImageJob, to_pixels
 
 
-class Store(Protocol):
-    """What roles need of a store."""
+class Store(ABC):
+    """Images on their way to the workers, and results on their way back."""
 
+    @abstractmethod
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Keep an image where workers find its windows; ImageError if there is no room."""
 
+    @abstractmethod
     def holds(self, job: ImageJob) -> bool:
         """Whether the image is there, as far as can be told at a glance."""
 
+    @abstractmethod
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """A tile with its halo, uint8, shape `job.window_shape(tile)`; MessageError if absent."""
 
+    @abstractmethod
+    def _write(self, job: ImageJob, name: str, body: bytes) -> None:
+        """Keep the samples of a result under this name."""
+
+    @abstractmethod
+    def _read(self, job: ImageJob, name: str) -> bytes | None:
+        """What was kept under this name, if anything."""
+
     def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
-        """Keep a tile's pixels durably; return the reference to commit."""
+        """Keep a tile's pixels durably under their digest; return the reference to commit."""
+        body = pixels.tobytes()
+        digest = hashlib.sha256(body).hexdigest()
+        self._write(job, f"{tile.index}-{digest}", body)
+        return digest.encode()
 
     def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
         """A tile's pixels, uint8, shape `job.core_shape(tile)`; MessageError if damaged."""
+        digest, which = reference.decode("ascii", "replace"), f"tile {tile.index} of {job.image}"
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise MessageError(f"{digest[:20]!r} is no sha256")
+        body = self._read(job, f"{tile.index}-{digest}")
+        if body is None:
+            raise MessageError(f"The result of {which} is gone")
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise MessageError(f"The pixels of {which} are not those of its digest")
+        return to_pixels(body, job.core_shape(tile))
 
 
-class FileStore:
+class FileStore(Store):
     """Pixels in files; a name is made of hashes and numbers, never of what a message says."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,14 +73,11 @@ class FileStore:
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Write the image once, as an array that workers map instead of decoding."""
-        path = self._image_path(job)
-        try:
-            if not path.exists():
-                with images.atomic(path) as file:
+        problem = f"The pixels of {job.image} cannot be kept in {self.folder}"
+        with explained(ImageError, problem, "Free some space, or set TMPDIR to another folder"):
+            if not self.holds(job):
+                with images.atomic(self._image_path(job)) as file:
                     np.save(file, pixels)
-        except OSError as error:
-            problem = f"The pixels of {job.image} cannot be kept in {self.folder} ({error})"
-            raise ImageError(problem, "Free some space, or set TMPDIR to another folder") from error
 
     def holds(self, job: ImageJob) -> bool:
         """Whether its file is there."""
@@ -66,54 +87,45 @@ class FileStore:
         """Copy a window out of the mapped image."""
         return window(self._open(job), tile, job.blur.radius)
 
-    def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
-        """Write the pixels under their digest."""
-        digest = images.sha256(pixels)
-        with images.atomic(self._result_path(job, tile, digest)) as file:
-            file.write(np.ascontiguousarray(pixels).data)
-        return digest.encode()
+    def _write(self, job: ImageJob, name: str, body: bytes) -> None:
+        with images.atomic(self._result_path(job, name)) as file:
+            file.write(body)
 
-    def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
-        """Read the pixels back."""
-        digest = _checked_digest(reference)
-        try:
-            body = self._result_path(job, tile, digest).read_bytes()
-        except FileNotFoundError as error:
-            raise MessageError(f"The result of tile {tile.index} of {job.image} is gone") from error
-        return _checked_pixels(job, tile, digest, body)
+    def _read(self, job: ImageJob, name: str) -> bytes | None:
+        path = self._result_path(job, name)
+        return path.read_bytes() if path.exists() else None
 
     def _image_path(self, job: ImageJob) -> Path:
         return self.folder / f"{job.key}.npy"
 
-    def _result_path(self, job: ImageJob, tile: Tile, digest: str) -> Path:
-        return self.folder / job.key / f"{tile.index}-{digest}.raw"
+    def _result_path(self, job: ImageJob, name: str) -> Path:
+        return self.folder / job.key / f"{name}.raw"
 
     def _open_image(self, job: ImageJob) -> Pixels:
+        problem = f"The pixels of {job.image} are not in {self.folder}"
         try:
             image: Pixels = np.load(self._image_path(job), mmap_mode="r")
+            if image.shape != job.shape or image.dtype != np.uint8:
+                problem = f"The pixels of {job.image} have shape {image.shape}, not {job.shape}"
+                raise ValueError
         except Exception as error:  # numpy reads a header as Python, and a damaged one raises much
-            self._image_path(job).unlink(missing_ok=True)
-            raise MessageError(f"The pixels of {job.image} are not in {self.folder}") from error
-        if image.shape != job.shape or image.dtype != np.uint8:
             self._image_path(job).unlink(missing_ok=True)  # so that the coordinator writes it again
-            raise MessageError(
-                f"The pixels of {job.image} have shape {image.shape}, not {job.shape}"
-            )
+            raise MessageError(problem) from error
         return image
 
 
-class RedisStore:
+@dataclass
+class RedisStore(Store):
     """Pixels in Redis: `src:<job>` holds the windows, `out:<job>` the results."""
 
-    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
-        self.link = link
-        self.prefix = prefix
+    link: Link
+    prefix: str = "{sg}:"
 
     def put_image(self, job: ImageJob, pixels: Pixels) -> None:
         """Store all windows of an image."""
         for tile in job.tiles:
             body = window(pixels, tile, job.blur.radius).tobytes()
-            self._put("src", job, str(tile.index), body)
+            self._write(job, str(tile.index), body, "src")
 
     def holds(self, job: ImageJob) -> bool:
         """Whether all of its windows are there: Redis may have lost the last ones only."""
@@ -122,44 +134,15 @@ class RedisStore:
 
     def window(self, job: ImageJob, tile: Tile) -> Pixels:
         """Fetch one window."""
-        body = self._get("src", job, str(tile.index))
+        body = self._read(job, str(tile.index), "src")
         if body is None:
             raise MessageError(f"The window of tile {tile.index} of {job.image} is not in Redis")
-        return work.to_pixels(body, job.window_shape(tile))
+        return to_pixels(body, job.window_shape(tile))
 
-    def put_result(self, job: ImageJob, tile: Tile, pixels: Pixels) -> bytes:
-        """Keep the pixels under their digest."""
-        body = pixels.tobytes()
-        digest = hashlib.sha256(body).hexdigest()
-        self._put("out", job, f"{tile.index}-{digest}", body)
-        return digest.encode()
+    def _write(self, job: ImageJob, name: str, body: bytes, kind: str = "out") -> None:
+        self.link(lambda client: client.hset(f"{self.prefix}{kind}:{job.key}", name, body))
 
-    def result(self, job: ImageJob, tile: Tile, reference: bytes) -> Pixels:
-        """Fetch the pixels."""
-        digest = _checked_digest(reference)
-        body = self._get("out", job, f"{tile.index}-{digest}")
-        if body is None:
-            raise MessageError(f"The result of tile {tile.index} of {job.image} is gone")
-        return _checked_pixels(job, tile, digest, body)
-
-    def _put(self, name: str, job: ImageJob, field: str, body: bytes) -> None:
-        self.link(lambda client: client.hset(f"{self.prefix}{name}:{job.key}", field, body))
-
-    def _get(self, name: str, job: ImageJob, field: str) -> bytes | None:
-        found = self.link(lambda client: client.hget(f"{self.prefix}{name}:{job.key}", field))
-        return cast(bytes | None, found)
-
-
-def _checked_digest(reference: bytes) -> str:
-    digest = reference.decode("ascii", "replace")
-    if len(digest) != DIGEST or not set(digest) <= set("0123456789abcdef"):
-        raise MessageError(f"{digest[:20]!r} is no sha256")
-    return digest
-
-
-def _checked_pixels(job: ImageJob, tile: Tile, digest: str, body: bytes) -> Pixels:
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise MessageError(
-            f"The pixels of tile {tile.index} of {job.image} are not those of its digest"
-        )
-    return work.to_pixels(body, job.core_shape(tile))
+    def _read(self, job: ImageJob, name: str, kind: str = "out") -> bytes | None:
+        key = f"{self.prefix}{kind}:{job.key}"
+        found: bytes | None = self.link(lambda client: client.hget(key, name))
+        return found

@@ -120,15 +120,11 @@ class Process:
     """One process of a role, over its restarts."""
 
     name: str
+    role: str
     command: list[str]
     child: Child
     restarts: int = 0
     due: float = 0.0  # monotonic time of its next restart, 0.0 while it runs
-
-    @property
-    def role(self) -> str:
-        """The role is its name without the number."""
-        return self.name.rpartition("-")[0]
 
 
 class LocalCluster(Cluster):
@@ -164,7 +160,7 @@ class LocalCluster(Cluster):
             name = f"{role}-{n}"
             if name not in self.processes:
                 command = [*ROLE, *self._arguments(role, name), *options]
-                self.processes[name] = Process(name, command, self._spawn(name, command))
+                self.processes[name] = Process(name, role, command, self._spawn(name, command))
 
     def watch(self, role: str) -> None:
         """Keep the cluster going until the process of this role has done its work."""
@@ -252,7 +248,7 @@ class LocalCluster(Cluster):
     def _spawn(self, name: str, command: list[str]) -> Child:
         # The address holds a password: in the environment it shows in no process list.
         env = {**os.environ, "REDIS_URL": self.redis_url}
-        return Child.start(name, command, env, self.folder / f"{name}.log", self._reaper)
+        return Child(name, command, env, self.folder / f"{name}.log", self._reaper)
 
     def close(self) -> None:
         """Drain all processes at once, then end Redis."""
@@ -269,32 +265,30 @@ class LocalCluster(Cluster):
         self._reaper.close()
 
 
+@dataclass
 class KillWorker:
     """Chaos: once `after` tiles are blurred, kill a worker in the middle of its next tile."""
 
-    def __init__(self, after: int, times: int = 1) -> None:
-        self.after = after
-        self.left = times
+    after: int
+    times: int = 1
 
     def __call__(self, cluster: Cluster) -> None:
         """Strike if it is time; try again at the next step if no worker was caught."""
-        if self.left and cluster.blurred >= self.after and cluster.kill_busy_worker():
-            self.left -= 1
+        if self.times and cluster.blurred >= self.after and cluster.kill_busy_worker():
+            self.times -= 1
             self.after = cluster.blurred + 1
 
 
+@dataclass
 class KillRedis:
     """Chaos: once `after` tiles are blurred, kill the server; the cluster starts it again.
 
-    Raises
-    ------
-    UsageError
-        When it strikes a server that this run did not start: others may use that one too.
+    Raises UsageError when it strikes a server that this run did not start: others may use that one
+    too.
     """
 
-    def __init__(self, after: int) -> None:
-        self.after = after
-        self.done = False
+    after: int
+    done: bool = False
 
     def __call__(self, cluster: Cluster) -> None:
         """Strike if it is time."""

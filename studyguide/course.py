@@ -17,14 +17,11 @@ PACKAGE = Path(__file__).resolve().parent
 def find(part: str) -> Path:
     """A folder of the course.
 
+    Raises UsageError if it is nowhere.
+
     Parameters
     ----------
     part : {"notebooks", "images/input", "k8s"}
-
-    Raises
-    ------
-    UsageError
-        If it is nowhere.
     """
     here = Path.cwd().resolve()
     for around in (here, *here.parents, PACKAGE.parent, PACKAGE / "course"):
@@ -37,10 +34,7 @@ def find(part: str) -> Path:
 def copy(folder: Path) -> None:
     """Make a folder with all that a learner needs: whole, or not at all.
 
-    Raises
-    ------
-    UsageError
-        If there is something of that name.
+    Raises UsageError if there is something of that name.
     """
     if folder.exists():
         raise UsageError(f"{folder} is there already", "Name a folder that is not there yet")

@@ -11,7 +11,11 @@
     └── Cancelled           a channel was cancelled because another stage failed
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+# What JSON of another form than we wrote makes our code raise; nested too deep it is the last.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 class StudyguideError(Exception):
@@ -73,6 +77,20 @@ class ToolError(StudyguideError):
         self.command = tuple(command)
         self.exit_code = exit_code
         self.stderr = stderr
+
+
+@contextmanager
+def explained(
+    kind: type[StudyguideError], problem: str, remedy: str, *causes: type[Exception]
+) -> Iterator[None]:
+    """Tell what the system says, an OSError or one of `causes`, as an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, *causes)):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise kind(f"{problem} ({said})", remedy) from error
 
 
 class Cancelled(StudyguideError):

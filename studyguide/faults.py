@@ -29,13 +29,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read `KIND:IMAGE:TILE`.
-
-        Raises
-        ------
-        UsageError
-            If it is not of that form.
-        """
+        """Read `KIND:IMAGE:TILE`. Raises UsageError if it is not of that form."""
         kind, _, rest = text.partition(":")
         image, _, tile = rest.rpartition(":")
         if kind not in KINDS or not image or not tile.isdecimal():
@@ -47,13 +41,7 @@ class Fault:
 
 
 def strike(faults: Sequence[Fault], image: str, tile: int, attempt: int) -> None:
-    """Let the faults planted on this tile happen.
-
-    Raises
-    ------
-    PlantedError
-        If one of them says so.
-    """
+    """Let the faults planted on this tile happen. Raises PlantedError if one of them says so."""
     for fault in faults:
         if (fault.image, fault.tile) == (image, tile):
             if fault.kind == "poison":

@@ -21,17 +21,11 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image, ImageOps
 
-from studyguide.errors import ImageError, UsageError
+from studyguide.errors import ImageError, UsageError, explained
 from studyguide.tiles import Pixels
 
-FORMATS = {
-    ".png": ("PNG",),
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".webp": ("WEBP",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-}
+FORMATS = {".png": ("PNG",), ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO")}
+FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
 # Pillow refuses beyond this, about 179 million pixels; a small file that claims more is a bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
@@ -42,10 +36,7 @@ PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 def find(folder: Path) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
     """List a folder's images by name, and those that cannot be done because two share a stem.
 
-    Raises
-    ------
-    UsageError
-        If the folder does not exist or holds no image.
+    Raises UsageError if the folder does not exist or holds no image.
     """
     if not folder.is_dir():
         raise UsageError(f"The image folder {folder} does not exist", "Name a folder with --images")
@@ -59,26 +50,22 @@ def find(folder: Path) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
     for path in paths:
         first.setdefault(path.stem.casefold(), path)  # macOS takes A.png and a.png for one file
     chosen = list(first.values())
-    clashes = [path for path in paths if path not in chosen]
-    return chosen, [(path, _clash(path, first[path.stem.casefold()])) for path in clashes]
-
-
-def _clash(path: Path, first: Path) -> ImageError:
-    both = f"both would be saved as {path.stem}.png"
-    return ImageError(f"{path} has the same stem as {first.name}: {both}", "Rename one of them")
+    clashes = []
+    for path in (path for path in paths if path not in chosen):
+        same = f"{path} has the same stem as {first[path.stem.casefold()].name}"
+        problem = f"{same}: both would be saved as {path.stem}.png"
+        clashes.append((path, ImageError(problem, "Rename one of them")))
+    return chosen, clashes
 
 
 def load(path: Path) -> Pixels:
     """Read an image file.
 
+    Raises ImageError if the file is no whole image of the kind that its name says, or too large.
+
     Returns
     -------
     uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
-
-    Raises
-    ------
-    ImageError
-        If the file is no whole image of the kind that its name says, or too large.
     """
     try:
         with _open(path) as image:
@@ -152,19 +139,11 @@ def sha256(pixels: Pixels) -> str:
 def save(path: Path, pixels: Pixels) -> None:
     """Write a PNG atomically: the file is whole or not there.
 
-    Raises
-    ------
-    ImageError
-        If it cannot be written, for example to a full disk.
+    Raises ImageError if it cannot be written, for example to a full disk.
     """
-    try:
-        with atomic(path) as file:
-            file.write(encode_png(pixels))
-    except OSError as error:
-        raise ImageError(
-            f"{path} cannot be saved ({error.strerror or error})",
-            "Free some space or choose another folder with --output",
-        ) from error
+    remedy = "Free some space or choose another folder with --output"
+    with explained(ImageError, f"{path} cannot be saved", remedy), atomic(path) as file:
+        file.write(encode_png(pixels))
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -231,17 +210,10 @@ def _runs(pid: int) -> bool:
 def check_writable(folder: Path, option: str = "--output") -> None:
     """Find out before the work starts whether files can be saved; `option` names another folder.
 
-    Raises
-    ------
-    UsageError
-        If the folder cannot be made or written to.
+    Raises UsageError if the folder cannot be made or written to.
     """
-    try:
+    remedy = f"Choose another folder with {option}"
+    with explained(UsageError, f"The folder {folder} cannot be written", remedy):
         with atomic(folder / "probe"):
             pass
         (folder / "probe").unlink(missing_ok=True)  # by another run that looked just now
-    except OSError as error:
-        raise UsageError(
-            f"The folder {folder} cannot be written ({error.strerror or error})",
-            f"Choose another folder with {option}",
-        ) from error

@@ -63,40 +63,22 @@ NOISE = re.compile(r"[EWI]\d{4} |WARNING: version difference|Warning: |Defaulted
 Object = dict[str, Any]  # as Kubernetes' API gives it
 
 
+@dataclass
 class Kubectl:
-    """One context and one namespace of one cluster.
+    """One context and one namespace of one cluster; ToolError tells whatever fails."""
 
-    Parameters
-    ----------
-    context : str
-        As `kubectl config get-contexts` shows it.
-    namespace : str
-        The only one that is touched.
-    """
-
-    def __init__(self, context: str, namespace: str = "studyguide") -> None:
-        self.context = context
-        self.namespace = namespace
+    context: str  # as `kubectl config get-contexts` shows it
+    namespace: str = "studyguide"  # the only one that is touched
 
     @classmethod
-    def current(cls, namespace: str = "studyguide") -> "Kubectl":
-        """The context that kubectl would use.
-
-        Raises
-        ------
-        ToolError
-            If there is none, or no kubectl.
-        """
-        command = ["kubectl", "config", "current-context"]
-        return cls(_run(command).decode().strip(), namespace)
+    def current(cls) -> "Kubectl":
+        """The context that kubectl would use."""
+        return cls(_run(["kubectl", "config", "current-context"]).decode().strip())
 
     def __call__(self, *arguments: str, stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
         """Run one kubectl command in our context and namespace; return what it prints.
 
-        Raises
-        ------
-        ToolError
-            With the command, its exit code, its stderr, and a remedy.
+        Raises ToolError with the command, its exit code, its stderr, and a remedy.
         """
         return _run(self.command(*arguments), stdin, timeout_s)
 
@@ -106,13 +88,7 @@ class Kubectl:
         return ["kubectl", *where, *arguments]
 
     def answers(self) -> None:
-        """Check that the cluster answers.
-
-        Raises
-        ------
-        ToolError
-            If it does not, within seconds.
-        """
+        """Check that the cluster answers, within seconds."""
         self("get", "--raw", "/readyz", f"--request-timeout={READY_TIMEOUT_S:g}s")
 
     def get(self, kinds: str) -> list[Object]:
@@ -151,13 +127,7 @@ class Kubectl:
         return self("exec", "--stdin", patience, target, "--", *command, stdin=stdin)
 
     def send(self, target: str, files: Mapping[str, bytes], folder: str) -> None:
-        """Write files into a folder of a pod; check that all arrived.
-
-        Raises
-        ------
-        ToolError
-            If one is missing there or differs.
-        """
+        """Write files into a folder of a pod; ToolError if one is missing there or differs."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name, body in files.items():
@@ -170,10 +140,8 @@ class Kubectl:
     def read(self, target: str, folder: str) -> dict[str, bytes]:
         """Name -> content of the files in a folder of a pod, as they are at this moment.
 
-        Raises
-        ------
-        ToolError
-            If their archive is damaged, as when the connection broke: kubectl then still says 0.
+        Raises ToolError if their archive is damaged, as when the connection broke: kubectl then
+        still says 0.
         """
         archive = self.execute(target, "tar", "-cf", "-", UNFINISHED, "-C", folder, ".")
         try:
@@ -184,13 +152,7 @@ class Kubectl:
             raise ToolError(["kubectl", "exec", target, "tar"], 0, str(error), AGAIN) from error
 
     def fetch(self, target: str, folder: str) -> dict[str, bytes]:
-        """The same of files that do not change any more: each is checked by its digest.
-
-        Raises
-        ------
-        ToolError
-            If one did not arrive as it is there.
-        """
+        """The same of files that do not change any more: each is checked by its digest."""
         files = self.read(target, folder)
         _check_whole("fetch", self._digests(target, folder), _digests(files))
         return files
@@ -236,22 +198,16 @@ def _run(command: list[str], stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -
 
 
 def _error(command: list[str], code: int, stderr: str) -> ToolError:
-    gist = _gist(stderr)
+    """Tell what matters of stderr: no noise, nothing twice, long lines without their middle."""
+    lines, half = stderr.strip().splitlines(), MAX_COLUMNS // 2
+    telling = [line for line in lines if line and not NOISE.match(line)] or lines
+    gist = "\n".join(
+        line if len(line) <= MAX_COLUMNS else f"{line[:half]} ... {line[-half:]}"
+        for line in list(dict.fromkeys(telling))[:MAX_LINES]
+    )
     error = ToolError(command, code, gist, _remedy(gist))
     error.stderr = stderr
     return error
-
-
-def _gist(stderr: str) -> str:
-    """What matters of it: no noise, nothing twice, long lines without their middle."""
-    lines = stderr.strip().splitlines()
-    telling = [line for line in lines if line and not NOISE.match(line)] or lines
-    return "\n".join(_shorten(line) for line in list(dict.fromkeys(telling))[:MAX_LINES])
-
-
-def _shorten(line: str) -> str:
-    half = MAX_COLUMNS // 2
-    return line if len(line) <= MAX_COLUMNS else f"{line[:half]} ... {line[-half:]}"
 
 
 def _remedy(said: str, otherwise: str = "") -> str:
@@ -325,8 +281,8 @@ def _still_waits(about: Object, things: Iterable[Object]) -> bool:
             and thing["status"]["phase"] == "Pending"
             for thing in things
         )
-    owners = [owner for thing in things for owner in thing["metadata"].get("ownerReferences", [])]
-    return about["name"] not in [owner["name"] for owner in owners]
+    owners = (owner for thing in things for owner in thing["metadata"].get("ownerReferences", []))
+    return all(owner["name"] != about["name"] for owner in owners)
 
 
 def _of_pod(pod: Object) -> Iterator[Trouble]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from studyguide import course, images
 from studyguide.cluster import Cluster
-from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError
+from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError, explained
 from studyguide.kubectl import DESCRIBE, Kubectl, Object, Trouble, find_trouble, kustomize
 from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
@@ -43,17 +43,13 @@ FINAL = re.compile(r"\(Forbidden\)|Unauthorized")  # what asking again does not 
 class KubernetesCluster(Cluster):
     """A deployment of one approach in a cluster's namespace `studyguide`.
 
+    Raises ToolError if there is no kubectl, no current context, or the cluster does not answer;
+    UsageError if the manifests are not to be found.
+
     Parameters
     ----------
     keep : bool
         Leave the deployment running at the end.
-
-    Raises
-    ------
-    ToolError
-        If there is no kubectl, no current context, or the cluster does not answer.
-    UsageError
-        If the manifests are not to be found.
     """
 
     def __init__(
@@ -72,7 +68,8 @@ class KubernetesCluster(Cluster):
         kubectl.answers()
         self._objects = _load(kustomize(course.find("k8s") / approach))
         for secret in (thing for thing in self._objects if thing["kind"] == "Secret"):
-            secret["data"] = {key: _new_password() for key in secret["data"]}
+            password = base64.b64encode(secrets.token_hex(16).encode()).decode()  # of this run
+            secret["data"] = dict.fromkeys(secret["data"], password)
         self._output = f"{OUTPUT}/{settings.output.name}"
         self._restarts: dict[str, int] = {}  # pod -> restarts seen so far
         self._troubled_since: dict[str, float] = {}  # where there is trouble
@@ -96,10 +93,7 @@ class KubernetesCluster(Cluster):
     def start(self, role: str, count: int = 1, *options: str) -> None:
         """Fill in how many pods of a role there shall be, and the settings of the run.
 
-        Raises
-        ------
-        UsageError
-            If the manifests have no such role.
+        Raises UsageError if the manifests have no such role.
         """
         workloads = [thing for thing in self._objects if _role(thing) == role]
         if not workloads:
@@ -124,10 +118,7 @@ class KubernetesCluster(Cluster):
     def watch(self, role: str) -> None:
         """Deploy, follow the Job of this role to its end, and bring everything home.
 
-        Raises
-        ------
-        StudyguideError
-            If something keeps the pods from their work, or the Job fails.
+        Raises StudyguideError if something keeps the pods from their work, or the Job fails.
         """
         self._deploy()
         while not self._look(role):
@@ -155,16 +146,16 @@ class KubernetesCluster(Cluster):
     def _await_ready(self, deployments: set[str]) -> None:
         """Wait until a pod of each is ready, as long as nothing is wrong."""
         deadline = time.monotonic() + START_S
-        while waiting := deployments - self._ready_deployments():
+        while True:
+            things = self._get()
+            self._raise_lasting(find_trouble(things))
+            ready = {_name(it) for it in things if it.get("status", {}).get("readyReplicas")}
+            if deployments <= ready:
+                return
             if time.monotonic() > deadline:
-                problem = f"Not ready after {START_S:g} s: {', '.join(sorted(waiting))}"
+                problem = f"Not ready after {START_S:g} s: {', '.join(sorted(deployments - ready))}"
                 raise StudyguideError(problem, DESCRIBE)
             time.sleep(POLL_S)
-
-    def _ready_deployments(self) -> set[str]:
-        things = self._get()
-        self._raise_lasting(find_trouble(things))
-        return {_name(thing) for thing in things if thing.get("status", {}).get("readyReplicas")}
 
     def _cluster_time(self) -> float:
         """The cluster's clock in seconds since the epoch, half the round trip added."""
@@ -192,8 +183,9 @@ class KubernetesCluster(Cluster):
         """Bring the images in; those that cannot be read are told as failed."""
         run, bodies = Run(self.settings, self.recorder), {}
         for path in run.paths():
-            with run.guarded(path.name):
-                bodies[path.name] = _read(path)
+            told = explained(ImageError, f"{path} cannot be read", "Replace or remove the file")
+            with run.guarded(path.name), told:
+                bodies[path.name] = path.read_bytes()
         self._pending = set(bodies)
         self.kubectl.send(FILES, bodies, INPUT)
 
@@ -232,10 +224,7 @@ class KubernetesCluster(Cluster):
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask a busy cluster again when a call fails.
 
-        Raises
-        ------
-        ToolError
-            If it fails for longer than a hiccup lasts, or is refused.
+        Raises ToolError if it fails for longer than a hiccup lasts, or is refused.
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -248,25 +237,25 @@ class KubernetesCluster(Cluster):
 
     def _see_deaths(self, things: Iterable[Object]) -> None:
         """A pod that is gone or has restarted died; one that was told to end did not."""
-        pods = {_name(thing): thing for thing in things if _is_role_pod(thing)}
+        pods, restarts = [it for it in things if it["kind"] == "Pod" and ROLE in _labels(it)], {}
+        for pod in pods:
+            states = pod["status"].get("containerStatuses", [])
+            restarts[_name(pod)] = sum(state["restartCount"] for state in states)
         for name, before in self._restarts.items():
-            if name not in pods or _restarts(pods[name]) > before:
+            if restarts.get(name, math.inf) > before:
                 self.record_death(name)
-        self._restarts = {
-            name: _restarts(pod)
-            for name, pod in pods.items()
-            if "deletionTimestamp" not in pod["metadata"]
-        }
+        ending = {_name(pod) for pod in pods if "deletionTimestamp" in pod["metadata"]}
+        self._restarts = {name: n for name, n in restarts.items() if name not in ending}
 
     def _job_has_ended(self, job: str, things: Iterable[Object], found: list[Trouble]) -> bool:
         """Whether it has; exit code 1 means that some image failed, of which its events tell.
 
-        Raises
-        ------
-        StudyguideError
-            If it failed otherwise, with what befell a pod or else with the end of its log.
+        Raises StudyguideError if it failed otherwise, with what befell a pod or else with the end
+        of its log.
         """
-        ended = {item["type"]: item for item in _conditions(job, things)}
+        its = [it for it in things if it["kind"] == "Job" and f"job/{_name(it)}" == job]
+        told = [condition for it in its for condition in it["status"].get("conditions", [])]
+        ended = {item["type"]: item for item in told if item["status"] == "True"}
         if "Failed" in ended and not self.failures:
             self._raise_lasting(found)  # a pod without memory has no log that could tell
             said = f"{job}: {ended['Failed']['message']}\n{self._log_of(job)}"
@@ -306,13 +295,7 @@ class KubernetesCluster(Cluster):
         super().note(event)
 
     def _fetch_outputs(self) -> None:
-        """Bring the outputs here.
-
-        Raises
-        ------
-        ToolError
-            If one is not as its pod saved it.
-        """
+        """Bring the outputs here. Raises ToolError if one is not as its pod saved it."""
         files = self._patiently(lambda: self.kubectl.fetch(FILES, self._output))
         for name, body in files.items():
             with images.atomic(self.settings.output / name) as file:
@@ -339,42 +322,16 @@ def _load(manifests: bytes) -> list[Object]:
     return list(yaml.safe_load_all(manifests))
 
 
-def _new_password() -> str:
-    """Of this run alone, as a Secret holds it."""
-    return base64.b64encode(secrets.token_hex(16).encode()).decode()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        problem = f"{path} cannot be read ({error.strerror or error})"
-        raise ImageError(problem, "Replace or remove the file") from error
-
-
 def _name(thing: Object) -> str:
     return str(thing["metadata"]["name"])
+
+
+def _labels(thing: Object) -> Object:
+    labels: Object = thing["metadata"].get("labels", {})
+    return labels
 
 
 def _role(thing: Object) -> str:
     """The role that a workload's pods run; empty for all else."""
     template = thing.get("spec", {}).get("template", {})
-    return str(template.get("metadata", {}).get("labels", {}).get(ROLE, ""))
-
-
-def _is_role_pod(thing: Object) -> bool:
-    return thing["kind"] == "Pod" and ROLE in thing["metadata"].get("labels", {})
-
-
-def _restarts(pod: Object) -> int:
-    return sum(item["restartCount"] for item in pod["status"].get("containerStatuses", []))
-
-
-def _conditions(job: str, things: Iterable[Object]) -> list[Object]:
-    return [
-        condition
-        for thing in things
-        if thing["kind"] == "Job" and f"job/{_name(thing)}" == job
-        for condition in thing["status"].get("conditions", [])
-        if condition["status"] == "True"
-    ]
+    return str(_labels(template).get(ROLE, "")) if template else ""

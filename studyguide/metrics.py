@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from studyguide.errors import StudyguideError, UsageError
+from studyguide.errors import StudyguideError, UsageError, explained
 from studyguide.queues import Link
 from studyguide.timeline import Event
 
@@ -60,6 +60,8 @@ def serve(
 ) -> None:
     """Answer /metrics, /healthz and /readyz at `[HOST:]PORT` for as long as this process lives.
 
+    Raises UsageError if that address cannot be listened on.
+
     Parameters
     ----------
     address : str
@@ -70,11 +72,6 @@ def serve(
         Asks a client of Redis how many tiles are queued.
     alive : Path
         The file that the heart touches: /healthz is its age, whatever Redis does.
-
-    Raises
-    ------
-    UsageError
-        If that address cannot be listened on.
     """
     from prometheus_client import make_wsgi_app
     from prometheus_client.exposition import ThreadingWSGIServer
@@ -99,12 +96,11 @@ def serve(
         return []
 
     host, _, port = address.rpartition(":")
-    try:
+    problem = f"--metrics-port {address} cannot be listened on"
+    remedy = "Use [HOST:]PORT with a free port"
+    with explained(UsageError, problem, remedy, ValueError, OverflowError):
         place = (host or "127.0.0.1", int(port))
         server = make_server(*place, answer, ThreadingWSGIServer, _Quiet)
-    except (OSError, ValueError, OverflowError) as error:
-        problem = f"--metrics-port {address} cannot be listened on ({error})"
-        raise UsageError(problem, "Use [HOST:]PORT with a free port") from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 

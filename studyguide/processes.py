@@ -55,13 +55,7 @@ class Reaper:
         os.register_at_fork(after_in_child=self._pipe.close)
 
     def add(self, pid: int) -> None:
-        """List a child.
-
-        Raises
-        ------
-        ToolError
-            If the helper is gone, so that the child would be unguarded.
-        """
+        """List a child; ToolError if the helper is gone, so that the child would be unguarded."""
         try:
             self._pipe.write(b"+%d\n" % pid)
         except (OSError, ValueError) as error:  # ValueError: closed by us
@@ -80,35 +74,20 @@ class Reaper:
 
 
 class Child:
-    """A process of ours, in a session of its own: Ctrl-C in the terminal reaches only us."""
+    """A process of ours, in a session of its own: Ctrl-C in the terminal reaches only us.
+
+    It runs `argv` with exactly the environment `env`; its output is appended to `log`. A program
+    that does not exist shows as exit code 127 and a line in the log.
+
+    Raises ToolError if the reaper is gone.
+    """
 
     def __init__(
-        self, name: str, process: "subprocess.Popen[bytes]", log: Path, reaper: Reaper
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
     ) -> None:
-        self.name = name
-        self.pid = process.pid
-        self.log = log
-        self._process = process
-        self._reaper = reaper
-        self._listed = True
-        self._lock = threading.Lock()  # the supervisor and the main thread may both poll
-
-    @classmethod
-    def start(
-        cls, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
-    ) -> "Child":
-        """Start `argv` with exactly the environment `env`; its output is appended to `log`.
-
-        A program that does not exist shows as exit code 127 and a line in the log.
-
-        Raises
-        ------
-        ToolError
-            If the reaper is gone.
-        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _GATE, name, *argv],
                 env=env,
                 stdin=subprocess.PIPE,
@@ -117,15 +96,17 @@ class Child:
                 bufsize=0,
                 start_new_session=True,
             )
-        assert process.stdin is not None
+        self.name, self.pid, self.log = name, self._process.pid, log
+        self._reaper, self._listed = reaper, True
+        self._lock = threading.Lock()  # the supervisor and the main thread may both poll
+        assert self._process.stdin is not None
         try:
-            with process.stdin as gate:
-                reaper.add(process.pid)
+            with self._process.stdin as gate:
+                reaper.add(self.pid)
                 gate.write(b"\n")
         except BaseException:
-            process.wait()  # the gate closed without a word
+            self._process.wait()  # the gate closed without a word
             raise
-        return cls(name, process, log, reaper)
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""

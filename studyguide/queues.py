@@ -12,10 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +26,9 @@ from studyguide.tiles import Tile
 from studyguide.work import ImageJob, find_tile, parse_job
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Entry = tuple[str, str, int, dict[bytes, bytes]]  # id, who held it before, deliveries, fields
 
 SOCKET_TIMEOUT_S = 4.0  # longer than any call blocks: an answer that takes longer never comes
 GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
@@ -45,6 +48,8 @@ def safe_url(url: str) -> str:
 class Link:
     """A connection to Redis that outlives the server's absence.
 
+    Raises UsageError if the URL is malformed.
+
     Parameters
     ----------
     url : str
@@ -55,11 +60,6 @@ class Link:
         Ends the waiting with `Cancelled`.
     slack_s : float
         Seconds by which an answer may be late before we count the server as unhealthy.
-
-    Raises
-    ------
-    UsageError
-        If the URL is malformed.
     """
 
     def __init__(
@@ -88,12 +88,8 @@ class Link:
     def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.0) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.
 
-        Raises
-        ------
-        QueueError
-            If Redis stays away for longer than our patience, or refuses us.
-        Cancelled
-            If we were told to stop meanwhile.
+        Raises QueueError if Redis stays away for longer than our patience, or refuses us; Cancelled
+        if we were told to stop meanwhile.
         """
         deadline, pause = time.monotonic() + self.patience_s, 0.05
         while True:
@@ -155,18 +151,31 @@ def clear(url: str, prefix: str) -> None:
             client.unlink(key)
 
 
+@dataclass
+class Queue:
+    """What both queues share: how each image ended, in the keys `state:<job>`."""
+
+    link: Link
+    prefix: str = "{sg}:"
+
+    def set_state(self, job: ImageJob, state: str) -> None:
+        """Say how the image ended: saved, partial or failed."""
+        self.link(lambda client: client.set(f"{self.prefix}state:{job.key}", state))
+
+    def state(self, job: ImageJob) -> str:
+        """How the image ended; empty while it has not."""
+        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
+        return (found or b"").decode()
+
+
 # --- e: at most once -----------------------------------------------------------------------------
 
 
-class ListQueue:
+class ListQueue(Queue):
     """Redis lists `tasks` and `results`; what is popped exists in its worker's memory only.
 
-    The set `received` and the keys `state:<job>` let the coordinator see how far a run is.
+    The set `received` lets the coordinator see how far a run is.
     """
-
-    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
-        self.link = link
-        self.prefix = prefix
 
     def put(self, name: str, message: bytes) -> None:
         """Append a message to the list `tasks` or `results`."""
@@ -198,15 +207,6 @@ class ListQueue:
         """Tiles of a job that the assembler does not have."""
         found = self.link(lambda client: client.smembers(f"{self.prefix}received"))
         return [tile for tile in job.tiles if f"{job.key}:{tile.index}".encode() not in found]
-
-    def set_state(self, job: ImageJob, state: str) -> None:
-        """Say how the image ended: saved or failed."""
-        self.link(lambda client: client.set(f"{self.prefix}state:{job.key}", state))
-
-    def state(self, job: ImageJob) -> str:
-        """How the image ended; empty while it has not."""
-        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
-        return (found or b"").decode()
 
 
 # --- f and g: at least once ----------------------------------------------------------------------
@@ -240,16 +240,15 @@ class Announcement:
     job: ImageJob
 
 
-class StreamQueue:
+@dataclass
+class StreamQueue(Queue):
     """The protocol of f and g over one connection; every call may safely be made twice."""
 
-    def __init__(self, link: Link, prefix: str = "{sg}:") -> None:
-        self.link = link
-        self.prefix = prefix
+    def __post_init__(self) -> None:
         source = files("studyguide").joinpath("protocol.lua").read_text()
         self._script = redis.Redis().register_script(source)
-        link.repair = self._make_groups
-        link(self._make_groups)
+        self.link.repair = self._make_groups
+        self.link(self._make_groups)
 
     def _make_groups(self, client: Any) -> None:
         """Groups start at 0, not at $: what was added before them must be delivered too."""
@@ -279,15 +278,6 @@ class StreamQueue:
         missing = self._call("audit", job.key, job.to_json(), len(job.tiles))
         return [job.tiles[int(index)] for index in missing]
 
-    def state(self, job: ImageJob) -> str:
-        """How the image ended (saved, partial or failed); empty while it has not."""
-        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
-        return (found or b"").decode()
-
-    def give_up(self, job: ImageJob) -> None:
-        """The image cannot be done."""
-        self.link(lambda client: client.set(f"{self.prefix}state:{job.key}", "failed"))
-
     def reap(self) -> None:
         """Forget consumers that hold nothing and no longer beat."""
         for stream, group in GROUPS.items():
@@ -297,13 +287,11 @@ class StreamQueue:
 
     def read(self, consumer: str, count: int = 1) -> list[Lease]:
         """Take new tiles; waits for `BLOCK_S` at most."""
-        return self._leases(
-            (entry, "", 1, fields) for entry, fields in self._read("tasks", consumer, count)
-        )
+        return self._parsed("tasks", self._read("tasks", consumer, count), _lease)
 
     def reclaim(self, consumer: str, idle_s: float, count: int = 1) -> list[Lease]:
         """Take over tiles whose lease was not renewed for `idle_s`."""
-        return self._leases(self._reclaim("tasks", consumer, idle_s, count))
+        return self._parsed("tasks", self._reclaim("tasks", consumer, idle_s, count), _lease)
 
     def commit(self, lease: Lease, result: bytes) -> bool:
         """Record a tile's result and let go of it; False if another result came first."""
@@ -346,12 +334,11 @@ class StreamQueue:
 
     def read_ready(self, consumer: str) -> list[Announcement]:
         """Take jobs that are complete; waits for `BLOCK_S` at most."""
-        return self._announcements(self._read("ready", consumer, 1))
+        return self._parsed("ready", self._read("ready", consumer, 1), _announcement)
 
     def reclaim_ready(self, consumer: str, idle_s: float) -> list[Announcement]:
         """Take over jobs from an assembler that went silent."""
-        found = self._reclaim("ready", consumer, idle_s, 1)
-        return self._announcements((entry, fields) for entry, _, _, fields in found)
+        return self._parsed("ready", self._reclaim("ready", consumer, idle_s, 1), _announcement)
 
     def results(self, job: ImageJob) -> dict[int, bytes]:
         """Tile index -> result, for all tiles that are done."""
@@ -377,46 +364,38 @@ class StreamQueue:
 
     # -- reading entries
 
-    def _read(
-        self, stream: str, consumer: str, count: int
-    ) -> Iterator[tuple[str, dict[bytes, bytes]]]:
-        streams = {self.prefix + stream: ">"}
-        block_ms = int(BLOCK_S * 1000)
+    def _read(self, stream: str, consumer: str, count: int) -> Iterator[Entry]:
+        streams, wait_ms = {self.prefix + stream: ">"}, int(BLOCK_S * 1000)
         found = self.link(
-            lambda client: client.xreadgroup(GROUPS[stream], consumer, streams, count, block_ms),
+            lambda client: client.xreadgroup(GROUPS[stream], consumer, streams, count, wait_ms),
             BLOCK_S,
         )
-        return ((entry.decode(), fields) for _, entries in found or [] for entry, fields in entries)
+        for _, entries in found or []:
+            yield from ((entry.decode(), "", 1, fields) for entry, fields in entries)
 
-    def _reclaim(
-        self, stream: str, consumer: str, idle_s: float, count: int
-    ) -> Iterator[tuple[str, str, int, dict[bytes, bytes]]]:
+    def _reclaim(self, stream: str, consumer: str, idle_s: float, count: int) -> Iterator[Entry]:
         found = self._call("reclaim", stream, GROUPS[stream], consumer, int(idle_s * 1000), count)
         for entry, owner, deliveries, flat in found:
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             yield entry.decode(), owner.decode(), int(deliveries), fields
 
-    def _leases(self, found: Iterable[tuple[str, str, int, dict[bytes, bytes]]]) -> list[Lease]:
-        leases = []
-        for entry, owner, deliveries, fields in found:
-            with self._discarding("tasks", entry):
-                job = parse_job(fields[b"spec"])
-                tile = find_tile(job, int(fields[b"tile"]))
-                leases.append(Lease(entry, job, tile, int(fields[b"attempt"]), deliveries, owner))
-        return leases
-
-    def _announcements(self, found: Iterable[tuple[str, dict[bytes, bytes]]]) -> list[Announcement]:
-        announcements = []
-        for entry, fields in found:
-            with self._discarding("ready", entry):
-                announcements.append(Announcement(entry, parse_job(fields[b"spec"])))
-        return announcements
-
-    @contextmanager
-    def _discarding(self, stream: str, entry: str) -> Iterator[None]:
+    def _parsed(self, stream: str, found: Iterable[Entry], parse: Callable[..., T]) -> list[T]:
         """An entry that nobody can read becomes a dead letter instead of coming back for ever."""
-        try:
-            yield
-        except (MessageError, KeyError, ValueError) as error:
-            log.warning("discarded entry %s of %s: %s", entry, stream, error)
-            self._call("discard", stream, GROUPS[stream], entry, str(error))
+        parsed = []
+        for entry in found:
+            try:
+                parsed.append(parse(*entry))
+            except (MessageError, KeyError, ValueError) as error:
+                log.warning("discarded entry %s of %s: %s", entry[0], stream, error)
+                self._call("discard", stream, GROUPS[stream], entry[0], str(error))
+        return parsed
+
+
+def _lease(entry: str, owner: str, deliveries: int, fields: dict[bytes, bytes]) -> Lease:
+    job = parse_job(fields[b"spec"])
+    tile = find_tile(job, int(fields[b"tile"]))
+    return Lease(entry, job, tile, int(fields[b"attempt"]), deliveries, owner)
+
+
+def _announcement(entry: str, _: str, __: int, fields: dict[bytes, bytes]) -> Announcement:
+    return Announcement(entry, parse_job(fields[b"spec"]))

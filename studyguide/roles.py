@@ -61,10 +61,7 @@ def serve(role: Role) -> int:
 
     0: all well, or drained; 1: some image failed.
 
-    Raises
-    ------
-    Cancelled
-        If a coordinator was told to stop before all images had ended.
+    Raises Cancelled if a coordinator was told to stop before all images had ended.
     """
     stop = threading.Event()
     _set_on_signals(stop)
@@ -117,23 +114,23 @@ def _serve_metrics(role: Role) -> Metrics:
     return metrics
 
 
+@dataclass
 class _Sink:
     """Writes events to the file of this process, tells them and counts images that failed."""
 
-    def __init__(self, file: EventFile, run_id: str, metrics: Metrics | None) -> None:
-        self._file = file
-        self._run_id = run_id
-        self._metrics = metrics
-        self.failures = 0
+    file: EventFile
+    run_id: str
+    metrics: Metrics | None
+    failures: int = 0
 
     def __call__(self, event: Event) -> None:
         self.failures += event.stage == "failed"
-        self._file(event)
-        if self._metrics:
-            self._metrics(event)
+        self.file(event)
+        if self.metrics:
+            self.metrics(event)
         tile = f" tile {event.tile}" if event.tile >= 0 else ""
         text = f"{event.lane} {event.stage} {event.image}{tile}, {event.seconds:.3f} s"
-        log.info("%s", text, extra={"event": event, "run": self._run_id})
+        log.info("%s", text, extra={"event": event, "run": self.run_id})
 
 
 def _warm_up(role: Role) -> None:

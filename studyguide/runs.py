@@ -8,9 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,8 @@ def run(
     QueueError, ToolError
         If Redis or a process failed for good.
     """
-    if approach not in APPROACHES:
-        raise UsageError(f"The approach is {approach!r}", f"Use one of {' '.join(APPROACHES)}")
-    if backend not in BACKENDS:
-        raise UsageError(f"The backend is {backend!r}", f"Use one of {', '.join(BACKENDS)}")
+    _require(approach, "approach", APPROACHES)
+    _require(backend, "backend", BACKENDS)
     chosen = APPROACHES[approach]
     resumable = backend == "local" and approach in RESUMABLE
     if resume:
@@ -102,7 +100,9 @@ def run(
     elif chosen.on_cluster:
         run_id = resume or f"{time.time_ns():x}"
         with _folder(run_id, resumable) as folder:
-            _note_settings(folder, approach, settings)
+            noted = {"approach": approach, "settings": settings}  # what `--resume` needs to know
+            with images.atomic(folder / "run.json") as file:
+                file.write(json.dumps(noted, default=str).encode())
             images.sweep(checked.output)
             recorder = Recorder(events)
             with _kind(backend, keep)(checked, approach, folder, recorder) as cluster:
@@ -118,27 +118,31 @@ def run(
     return made
 
 
+def _require(value: str, name: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"The {name} is {value!r}", f"Use one of {' '.join(choices)}")
+
+
+@dataclass
 class Events:
     """A sink that keeps all events and shows each to who wants to see it."""
 
-    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
-        self.all: list[Event] = []
-        self._on_event = on_event
+    on_event: Callable[[Event], None] | None
+    all: list[Event] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
         """Keep one event."""
         self.all.append(event)
-        if self._on_event:
-            self._on_event(event)
+        if self.on_event:
+            self.on_event(event)
 
 
 def _tell_unfinished(paths: Sequence[Path], events: Events) -> None:
     """No image is left out in silence, whatever ended the run."""
     ended = {event.image for event in events.all if event.stage in ("save", "failed")}
-    for path in paths:
-        if path.name not in ended:
-            error = ImageError(f"{path} was not done: the run ended before", "Run it again")
-            Recorder(events).mark("failed", path.name, error=str(error))
+    for path in (path for path in paths if path.name not in ended):
+        error = ImageError(f"{path} was not done: the run ended before", "Run it again")
+        Recorder(events).mark("failed", path.name, error=str(error))
 
 
 def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: Recorder) -> None:
@@ -179,20 +183,10 @@ def _place(run_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"studyguide-{run_id}"
 
 
-def _note_settings(folder: Path, approach: str, given: dict[str, Any]) -> None:
-    """Write down what `--resume` needs to know."""
-    text = json.dumps({"approach": approach, "settings": given}, default=str)
-    with images.atomic(folder / "run.json") as file:
-        file.write(text.encode())
-
-
 def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
     """The settings of a run that was cut short.
 
-    Raises
-    ------
-    UsageError
-        If there is no such run of that approach.
+    Raises UsageError if there is no such run of that approach.
     """
     path = _place(run_id) / "run.json"
     try:
@@ -220,6 +214,8 @@ def _kind(backend: str, keep: bool) -> Callable[[Settings, str, Path, Recorder],
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:
     """Write the log of a run on a cluster from the events that were fetched from it.
 
+    Raises MessageError if a line is no event.
+
     Parameters
     ----------
     approach : {"d", "e", "f", "g"}
@@ -227,11 +223,6 @@ def import_events(approach: str, path: Path, logs: Path) -> RunReport:
         Events, one JSON object a line.
     logs : Path
         Folder for the log.
-
-    Raises
-    ------
-    MessageError
-        If a line is no event.
     """
     lines = path.read_text("utf-8", errors="replace").splitlines()
     try:

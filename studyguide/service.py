@@ -206,16 +206,15 @@ def _restore(run: Run, queue: StreamQueue, store: Store, job: ImageJob) -> bool:
             raise ImageError(f"{job.image} was changed during the run", "Run it again")
         store.put_image(job, pixels)
         return True
-    queue.give_up(job)
+    queue.set_state(job, "failed")
     return False
 
 
 def _enqueue(
     run: Run, queue: StreamQueue, job: ImageJob, tiles: Sequence[Tile], stop: threading.Event
 ) -> None:
-    rest = iter(tiles)
-    batch_size = min(ENQUEUE_BATCH, run.settings.queue_size)
-    while batch := list(islice(rest, batch_size)):
+    rest, most = iter(tiles), min(ENQUEUE_BATCH, run.settings.queue_size)
+    while batch := list(islice(rest, most)):
         start, cpu = run.recorder.clock(), time.thread_time()
         while queue.backlog() + len(batch) > run.settings.queue_size:
             if stop.wait(0.005):
@@ -284,23 +283,22 @@ class Heart:
             self._queue.stop_beating(leases.consumer)
 
 
-class StreamWorker:
-    """One thread that takes tiles, blurs them and commits the results, until told to stop."""
+@dataclass
+class Consumer:
+    """One thread that takes work from a stream, and what it needs for it."""
 
-    def __init__(
-        self,
-        run: Run,
-        queue: StreamQueue,
-        store: Store,
-        leases: Leases,
-        faults: Sequence[Fault] = (),
-    ) -> None:
-        self.run = run
-        self.queue = queue
-        self.store = store
-        self.leases = leases
-        self.faults = faults
-        self._next_chores = 0.0
+    run: Run
+    queue: StreamQueue
+    store: Store
+    leases: Leases
+
+
+@dataclass
+class StreamWorker(Consumer):
+    """Takes tiles, blurs them and commits the results, until told to stop."""
+
+    faults: Sequence[Fault] = ()
+    _next_chores: float = 0.0
 
     def work(self, stop: threading.Event) -> None:
         """Take and handle tiles; on `stop` the tile in hand is finished and no other begun."""
@@ -394,10 +392,8 @@ class StreamWorker:
         attempts = lease.attempt if last else delivery.max_attempts
         verdict = self.queue.fail(lease, error, delay_s, attempts)
         if verdict != "done":
-            detail = {"error": error, "delay_s": delay_s if verdict == "retry" else 0.0}
-            self.run.recorder.mark(
-                verdict, lease.job.image, lease.tile.index, lease.trial, **detail
-            )
+            what, delay_s = (lease.job.image, lease.tile.index), delay_s * (verdict == "retry")
+            self.run.recorder.mark(verdict, *what, lease.trial, error=error, delay_s=delay_s)
 
 
 def read_ahead(tiles: int, seconds: float) -> int:
@@ -412,10 +408,7 @@ def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> 
     have been on the thread beside the one that did. The number of deliveries is no proof of guilt;
     the exit code of a process that did nothing else is.
 
-    Raises
-    ------
-    ToolError
-        If that process died, or did not end in time; then without an exit code.
+    Raises ToolError if that process died, or did not end in time; then without an exit code.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -433,9 +426,8 @@ def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> 
     finally:
         child.kill()
         child.join()
-    return TileResult(
-        task.job, task.tile, pixels.reshape(task.job.core_shape(task.tile)), task.attempt
-    )
+    pixels = pixels.reshape(task.job.core_shape(task.tile))
+    return TileResult(task.job, task.tile, pixels, task.attempt)
 
 
 def _apart(sender: Connection, task: TileTask, faults: Sequence[Fault]) -> None:
@@ -443,14 +435,8 @@ def _apart(sender: Connection, task: TileTask, faults: Sequence[Fault]) -> None:
     sender.send_bytes(process(task, Recorder(lambda event: None)).pixels.tobytes())
 
 
-class StreamAssembler:
+class StreamAssembler(Consumer):
     """Takes jobs that are complete, puts their images together and saves them."""
-
-    def __init__(self, run: Run, queue: StreamQueue, store: Store, leases: Leases) -> None:
-        self.run = run
-        self.queue = queue
-        self.store = store
-        self.leases = leases
 
     def work(self, stop: threading.Event) -> None:
         """Finish jobs until told to stop; the one in hand is finished first."""

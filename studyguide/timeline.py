@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from studyguide.errors import MessageError
+from studyguide.errors import DAMAGE, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +95,10 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str) -> "Event":
-        """Read one line back.
-
-        Raises
-        ------
-        MessageError
-            If the line is not an event of this schema.
-        """
+        """Read one line back. Raises MessageError if the line is not an event of this schema."""
         try:
             return cls.from_dict(json.loads(line))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except DAMAGE as error:
             raise MessageError(f"Not an event of schema {SCHEMA}: {line[:80]!r}") from error
 
 
@@ -119,15 +113,13 @@ class Clock:
         return time.perf_counter() + self._offset
 
 
+@dataclass
 class Recorder:
     """Records events of one process; the lane is the name of the calling thread."""
 
-    def __init__(
-        self, sink: Callable[[Event], None], process: str = "main", clock: Clock | None = None
-    ) -> None:
-        self.sink = sink
-        self.process = process
-        self.clock = clock or Clock()
+    sink: Callable[[Event], None]
+    process: str = "main"
+    clock: Clock = field(default_factory=Clock)
 
     @contextmanager
     def span(
@@ -143,24 +135,22 @@ class Recorder:
     def add(
         self,
         stage: str,
-        start: float,
+        start: float | None,
         image: str = "",
         tile: int = -1,
         attempt: int = 1,
         **detail: Any,
     ) -> None:
-        """Record a span that began at `start` and ends now."""
-        lane = threading.current_thread().name
-        self.sink(
-            Event(stage, start, self.clock(), self.process, lane, image, tile, attempt, detail)
-        )
+        """Record a span that began at `start` and ends now; None: something that takes no time."""
+        lane, now = threading.current_thread().name, self.clock()
+        start = now if start is None else start
+        self.sink(Event(stage, start, now, self.process, lane, image, tile, attempt, detail))
 
     def mark(
         self, stage: str, image: str = "", tile: int = -1, attempt: int = 1, **detail: Any
     ) -> None:
         """Record something that takes no time."""
-        lane, now = threading.current_thread().name, self.clock()
-        self.sink(Event(stage, now, now, self.process, lane, image, tile, attempt, detail))
+        self.add(stage, None, image, tile, attempt, **detail)
 
 
 class EventFile:
@@ -175,10 +165,7 @@ class EventFile:
         self.path = folder / f"{process}.jsonl"
         before = self.path.read_bytes()[-1:] if self.path.exists() else b""
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if before not in (
-            b"",
-            b"\n",
-        ):  # a full disk took the end of the last line: ours must not be joined to it
+        if before.strip():  # a full disk took the end of the last line: ours is not joined to it
             os.write(self._fd, b"\n")
 
     def __call__(self, event: Event) -> None:
@@ -192,12 +179,12 @@ class EventFile:
         os.close(self._fd)
 
 
+@dataclass
 class EventTail:
     """Follows all event files of a folder; each call of `read` returns what is new."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._offsets: dict[Path, int] = {}
+    folder: Path
+    _offsets: dict[Path, int] = field(default_factory=dict)
 
     def read(self) -> list[Event]:
         """New events, those of one process in order. A half-written last line waits."""
@@ -220,25 +207,14 @@ class Timeline:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.events = sorted(events, key=lambda event: (event.start, event.end))
+        # From the first event to the end of the last; 0.0 for an empty timeline.
+        self.start = self.events[0].start if self.events else 0.0
+        self.end = max((event.end for event in self.events), default=0.0)
+        self.seconds = self.end - self.start
 
     def of(self, *stages: str) -> list[Event]:
         """The events of these stages."""
         return [event for event in self.events if event.stage in stages]
-
-    @property
-    def start(self) -> float:
-        """When the first event began; 0.0 for an empty timeline."""
-        return self.events[0].start if self.events else 0.0
-
-    @property
-    def end(self) -> float:
-        """When the last event ended; 0.0 for an empty timeline."""
-        return max((event.end for event in self.events), default=0.0)
-
-    @property
-    def seconds(self) -> float:
-        """From the first event to the end of the last."""
-        return self.end - self.start
 
     def lanes(self) -> list[tuple[str, str]]:
         """(process, lane) of every thread, in order of first appearance, grouped by process."""

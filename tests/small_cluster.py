@@ -399,7 +399,7 @@ class SmallCluster:
             argv = [*self.program, *(self._path(part) for part in given)]
             variables["REDIS_URL"] = self.redis_url  # service names have no meaning here
             log = self.folder / f"{pod.name}.log"
-            pod.child = Child.start(pod.name, argv, {**os.environ, **variables}, log, self._reaper)
+            pod.child = Child(pod.name, argv, {**os.environ, **variables}, log, self._reaper)
 
     def _variables(self, pod: Pod, container: Object) -> Iterator[tuple[str, str]]:
         for source in container.get("envFrom", []):

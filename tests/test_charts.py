@@ -1,5 +1,6 @@
 """Charts are checked for what they draw: lanes, faults, hatches, words and bytes."""
 
+import io
 import itertools
 import random
 import subprocess
@@ -25,10 +26,8 @@ from studyguide.charts import (
     Bar,
     Chart,
     Scene,
-    alt_text,
     comparison_figure,
     draw_all,
-    save,
     side_by_side,
     timeline_figure,
 )
@@ -215,16 +214,10 @@ def test_the_height_grows_with_the_lanes_up_to_a_bound() -> None:
     assert heights[4] < 15
 
 
-def test_a_run_without_events_can_be_drawn(tmp_path: Path) -> None:
+def test_a_run_without_events_can_be_drawn() -> None:
     chart = draw(Timeline([]))
-    save(chart, tmp_path / "empty.png", chart.alt)
+    assert chart.png()
     assert "lanes: 0" in chart.alt
-
-
-def test_charts_can_share_one_time_axis() -> None:
-    report = report_of(sequential())
-    for axes in timeline_figure(report, until=20.0).axes:
-        assert axes.get_xlim() == pytest.approx((0.0, 20.0), rel=0.01)
 
 
 # --- bars and shares -----------------------------------------------------------------------------
@@ -359,14 +352,13 @@ def test_faults_are_also_marked_where_spans_became_shares() -> None:
 def test_the_alt_text_counts_faults_and_says_how_busy_the_workers_were() -> None:
     timeline = faulty()
     busy = sum(event.seconds for event in timeline.of("blur")) / 3 / timeline.seconds
-    text = alt_text(report_of(timeline))
+    text = draw(timeline).alt
     assert f"blurring {100 * busy:.0f} %" in text
     assert "dead threads: 1, reclaims: 1, retries: 1" in text
-    assert text == draw(timeline).alt
 
 
 def test_the_alt_text_says_that_there_were_no_faults() -> None:
-    assert "no faults" in alt_text(report_of(sequential()))
+    assert "no faults" in draw(sequential()).alt
 
 
 def test_the_title_says_what_was_run_and_how_long_it_took() -> None:
@@ -398,20 +390,16 @@ def test_the_module_leaves_pyplot_alone() -> None:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def test_the_same_run_gives_the_same_bytes_whatever_the_readers_style(tmp_path: Path) -> None:
-    chart = draw(faulty())
-    save(chart, tmp_path / "1.png", chart.alt)
+def test_the_same_run_gives_the_same_bytes_whatever_the_readers_style() -> None:
+    first = draw(faulty()).png()
     with matplotlib.style.context("dark_background"):
-        again = draw(faulty())
-        save(again, tmp_path / "2.png", again.alt)
-    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+        assert draw(faulty()).png() == first
 
 
-def test_a_file_carries_its_description_and_nothing_that_changes(tmp_path: Path) -> None:
-    save(draw(sequential()), tmp_path / "new" / "a.png", "Five images, one after the other.")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
-    with Image.open(tmp_path / "new" / "a.png") as image:
-        assert image.text == {"Description": "Five images, one after the other."}
+def test_a_picture_carries_its_description_and_nothing_that_changes() -> None:
+    chart = draw(sequential())
+    with Image.open(io.BytesIO(chart.png())) as image:
+        assert image.text == {"Description": chart.alt}
         assert image.width == 1210
 
 

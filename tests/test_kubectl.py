@@ -213,14 +213,14 @@ def test_without_kubectl_it_says_how_to_go_on(
 def test_the_current_context_is_asked_once_and_then_named_in_every_call(install: Install) -> None:
     replay = Replay("cluster")
     install(replay)
-    kubectl = Kubectl.current("elsewhere")
+    kubectl = Kubectl.current()
     kubectl.answers()
     kubectl("version", "--output", "json")
     first, *others = replay.calls
     assert first == ["config", "current-context"]
     assert len(others) == 2
     for call in others:
-        assert call[:4] == ["--context", "local", "--namespace", "elsewhere"]
+        assert call[:4] == ["--context", "local", "--namespace", "studyguide"]
 
 
 def test_no_current_context_is_told(install: Install) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from studyguide.processes import Child, Reaper
 log, end = Path(sys.argv[1]), sys.argv[2]
 reaper = Reaper()
-child = Child.start("child", ["/bin/sh", "-c", "sleep 60 & echo $!; wait"], os.environ, log, reaper)
+child = Child("child", ["/bin/sh", "-c", "sleep 60 & echo $!; wait"], os.environ, log, reaper)
 while not log.read_text().endswith("\\n"):
     time.sleep(0.01)
 copy = os.fork() if end == "fork" else None
@@ -70,13 +70,13 @@ def reaper() -> Iterator[Reaper]:
 
 
 def start(reaper: Reaper, folder: Path, code: str) -> Child:
-    return Child.start("child", [sys.executable, "-c", code], os.environ, folder / "log", reaper)
+    return Child("child", [sys.executable, "-c", code], os.environ, folder / "log", reaper)
 
 
 def test_a_child_gives_its_exit_code_and_its_output(reaper: Reaper, tmp_path: Path) -> None:
     log = tmp_path / "logs" / "child.log"
     code = "import os, sys; print(os.environ['A'], sys.stdin.read(), flush=True); sys.exit('bad')"
-    child = Child.start("child", [sys.executable, "-c", code], {"A": "set"}, log, reaper)
+    child = Child("child", [sys.executable, "-c", code], {"A": "set"}, log, reaper)
     assert child.wait(WAIT_S) == 1
     assert child.poll() == 1
     assert child.tail().split() == ["set", "bad"]
@@ -86,7 +86,7 @@ def test_a_child_gives_its_exit_code_and_its_output(reaper: Reaper, tmp_path: Pa
 def test_a_missing_program_ends_with_127_and_its_name_in_the_log(
     reaper: Reaper, tmp_path: Path
 ) -> None:
-    child = Child.start("child", ["/no/such/program"], os.environ, tmp_path / "log", reaper)
+    child = Child("child", ["/no/such/program"], os.environ, tmp_path / "log", reaper)
     assert child.wait(WAIT_S) == 127
     assert "/no/such/program" in child.tail()
 
@@ -155,7 +155,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(
 
 def test_killing_a_child_kills_what_it_started(reaper: Reaper, tmp_path: Path) -> None:
     argv = ["/bin/sh", "-c", "sleep 60 & echo started $! ; wait"]
-    child = Child.start("child", argv, os.environ, tmp_path / "log", reaper)
+    child = Child("child", argv, os.environ, tmp_path / "log", reaper)
     wait_for_text(child, "started")
     grandchild = int(child.tail().split()[1])
     child.kill()

@@ -279,7 +279,7 @@ def test_a_killed_server_can_be_stopped(tmp_path: Path) -> None:
 def test_a_reaper_that_was_lent_stays_open(tmp_path: Path) -> None:
     reaper = Reaper()
     RedisServer.start(tmp_path, persistent=False, reaper=reaper).stop()
-    child = Child.start("child", ["/bin/sh", "-c", "exit 3"], {}, tmp_path / "log", reaper)
+    child = Child("child", ["/bin/sh", "-c", "exit 3"], {}, tmp_path / "log", reaper)
     assert child.wait() == 3
     reaper.close()
 

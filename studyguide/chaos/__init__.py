@@ -60,9 +60,7 @@ class Trial:
         planted = [Fault(kind, *rng.choice(TILES)) for kind in row.plant]
         slowed = row.slow or (SLOW, *slow(rng.choice(TILES[:-1])))
         self.plan = Plan(approach, row, rng, (*planted, *slowed), _program(server))
-        self.doomed: list[list[str | int]] = [
-            [f.image, f.tile] for f in planted if f.kind in ("raise", "poison")
-        ]
+        self.doomed = [[it.image, it.tile] for it in planted if it.kind in ("raise", "poison")]
 
     def run(self) -> Outcome:
         """Perform it and judge it."""
@@ -156,10 +154,7 @@ class Trial:
 def trials(approach: str | None, fault: str, seeds: range, servers: list[str]) -> Iterator[Trial]:
     """All trials that were asked for: seed by seed, so that a part of them covers every row.
 
-    Raises
-    ------
-    UsageError
-        If there is no such row.
+    Raises UsageError if there is no such row.
     """
     if fault != "all" and fault not in ROWS:
         raise UsageError(f"The fault is {fault!r}", f"Use all or one of {', '.join(ROWS)}")

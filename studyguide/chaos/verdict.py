@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
+from typing import Any
 
 from studyguide.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
 from studyguide.chaos.subject import GRIDS, TILES, expected
@@ -27,8 +28,8 @@ class Outcome:
     failed: list[str] = field(default_factory=list)  # images told as failed
     done: dict[str, list[int]] = field(default_factory=dict)
     results: dict[str, list[int]] = field(default_factory=dict)
-    dead: list[list[str | int]] = field(default_factory=list)  # what is in the dead-letter queue
-    planted: list[list[str | int]] = field(default_factory=list)  # what has to be there
+    dead: list[list[Any]] = field(default_factory=list)  # what is in the dead-letter queue
+    planted: list[list[Any]] = field(default_factory=list)  # what has to be there
     left: dict[str, int] = field(default_factory=dict)
     error: str = ""
     skipped: str = ""

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,16 +102,14 @@ class Lesson:
     def race(self, *letters: str, repeats: int = 3, **options: Any) -> list[RunReport]:
         """Run approaches by turns, so that a busy minute hits all; each one's median run."""
         turns = [[self.run(letter, **options) for letter in letters] for _ in range(repeats)]
-        return [_middle(runs) for runs in zip(*turns, strict=True)]
+        by_time = (sorted(runs, key=lambda run: run.wall_s) for runs in zip(*turns, strict=True))
+        return [runs[(len(runs) - 1) // 2] for runs in by_time]
 
     def check(self, report: RunReport) -> str:
         """State in one line whether a run did the same work as the sequential one."""
-        same = sum(
-            report.pixels().get(name) == sha for name, sha in self.reference.pixels().items()
-        )
-        ledger = report.ledger
+        same, ledger = report.pixels().items() & self.reference.pixels().items(), report.ledger
         return (
-            f"{same}/{len(self.reference.outputs)} images with the pixels of a, "
+            f"{len(same)}/{len(self.reference.outputs)} images with the pixels of a, "
             f"{ledger['assembled']}/{ledger['enqueued']} tiles in place, "
             f"{ledger['lost']} lost, {ledger['dead_letters']} dead"
         )
@@ -124,11 +123,6 @@ class Lesson:
         assert not threads, f"threads still run: {threads}"
         assert self._had_children or not _has_children(), "a process that was started still runs"
         return "Nothing is left: no thread, no process, no file."
-
-
-def _middle(runs: Sequence[RunReport]) -> RunReport:
-    """The run of median wall time."""
-    return sorted(runs, key=lambda report: report.wall_s)[(len(runs) - 1) // 2]
 
 
 def _has_children() -> bool:
@@ -197,16 +191,13 @@ def gallery(title: str, pictures: Mapping[str, Pixels]) -> Chart:
 
     Parameters
     ----------
-    title : str
     pictures : mapping of str to uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
     """
     gap = 0.15  # inches
     width = (WIDTH - 0.4 + gap) / len(pictures) - gap
     tall = width * max(image.shape[0] / image.shape[1] for image in pictures.values())
-    names = ", ".join(pictures)
-    chart = Chart(
-        TOP + 0.25 + tall + gap, title, f"from left to right: {names}", f"{title}: {names}"
-    )
+    names, room = ", ".join(pictures), TOP + 0.25 + tall + gap
+    chart = Chart(room, title, f"from left to right: {names}", f"{title}: {names}")
     for n, (name, image) in enumerate(pictures.items()):
         left, height = 0.2 + n * (width + gap), chart.get_figheight()
         axes = chart.add_axes((left / WIDTH, gap / height, width / WIDTH, tall / height))
@@ -221,9 +212,6 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], seconds: A
 
     Parameters
     ----------
-    title : str
-    rows, columns : sequence of str
-        What was set for each row and column.
     seconds : array of float, shape (rows, columns)
     """
     times = np.asarray(seconds, dtype=float)
@@ -262,12 +250,11 @@ def show_command(name: str) -> Markdown:
     source = files("studyguide").joinpath("protocol.lua").read_text()
     found = re.search(rf"^-- {name} .*?^end$", source, re.MULTILINE | re.DOTALL)
     if not found:
-        raise UsageError(
-            f"protocol.lua has no command {name!r}", "Look into the file for its names"
-        )
+        raise UsageError(f"protocol.lua has no command {name!r}", "Look there for its names")
     return Markdown(f"```lua\n{found.group()}\n```")
 
 
+@dataclass
 class MemoryProbe:
     """Chaos that harms nobody: once `after` tiles are blurred it weighs the workers' processes.
 
@@ -275,9 +262,8 @@ class MemoryProbe:
     libraries, is counted for each of them.
     """
 
-    def __init__(self, after: int) -> None:
-        self.after = after
-        self.mib: dict[str, float] = {}
+    after: int
+    mib: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, cluster: Cluster) -> None:
         """Look if it is time."""

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from studyguide.runs import run
 from studyguide.timeline import Event, Timeline
 
 BUSY = "a busy worker"
+IN_HAND = ("tile in hand", *LOOKS["held"][1:])
 FRAME_S = 0.2  # how often a run is drawn
 CONTROLS = {
     "start": ("Start", "Start the run, or start it again"),
@@ -53,12 +54,7 @@ class LiveRun(RunView):
         Settings that all of them share.
     """
 
-    looks = traitlets.List(
-        [
-            ["tile in hand", *look[1:]] if kind == "held" else list(look)
-            for kind, look in LOOKS.items()
-        ]
-    ).tag(sync=True)
+    looks = traitlets.List([*map(list, {**LOOKS, "held": IN_HAND}.values())]).tag(sync=True)
     controls = traitlets.Dict(CONTROLS).tag(sync=True)
     targets = traitlets.List([BUSY, "redis"]).tag(sync=True)
     said = traitlets.Unicode("Press Start.").tag(sync=True)
@@ -115,12 +111,8 @@ class LiveRun(RunView):
     def wait(self) -> list[RunReport]:
         """Wait until the runs have ended, and return their reports.
 
-        Raises
-        ------
-        StudyguideError
-            If one of them could not go on, or was stopped.
-        KeyboardInterrupt
-            If the cell is interrupted; the runs are stopped first.
+        Raises StudyguideError if one of them could not go on, or was stopped; KeyboardInterrupt if
+        the cell is interrupted; the runs are stopped first.
         """
         try:
             self._join()
@@ -151,7 +143,9 @@ class LiveRun(RunView):
     def _play(self, stage: "Stage") -> None:
         stage.draw = self._draw
         try:
-            stage.report = run(stage.letter, on_event=stage.note, chaos=stage.chaos, **self.options)
+            kills = [KillWorker(stage.kill_after)] if stage.kill_after else []
+            chaos: list[Chaos] = [stage, *kills]
+            stage.report = run(stage.letter, on_event=stage.note, chaos=chaos, **self.options)
             placed = "{assembled} of {enqueued} tiles in place, {lost} lost."
             stage.said = f"{stage.letter} has ended: " + placed.format(**stage.report.ledger)
         except (StudyguideError, OSError) as error:
@@ -172,21 +166,21 @@ class LiveRun(RunView):
             self.running = not all(stage.report or stage.error for stage in stages)
 
 
+@dataclass
 class Stage:
     """One of the runs: chaos that obeys, and what is known of the run so far."""
 
-    def __init__(self, letter: str, kill_after: int = 0) -> None:
-        self.letter, self.name = letter, f"approach {letter}"
-        self.orders: deque[tuple[str, str]] = deque()
-        self.chaos: list[Chaos] = [self, KillWorker(kill_after)] if kill_after else [self]
-        self.thread = threading.Thread()
-        self.events: list[Event] = []
-        self.workers: list[str] = []
-        self.report: RunReport | None = None
-        self.error: Exception | None = None
-        self.said = ""
-        self.draw: Any = None
-        self._drawn = 0.0
+    letter: str
+    kill_after: int = 0
+    orders: deque[tuple[str, str]] = field(default_factory=deque)
+    thread: threading.Thread = field(default_factory=threading.Thread)
+    events: list[Event] = field(default_factory=list)
+    workers: list[str] = field(default_factory=list)
+    report: RunReport | None = None
+    error: Exception | None = None
+    said: str = ""
+    draw: Any = None
+    drawn: float = 0.0
 
     def note(self, event: Event) -> None:
         """Keep an event; one that people should hear of is told."""
@@ -203,9 +197,9 @@ class Stage:
             if not obey(cluster, *order):
                 self.orders.append(order)
         self.workers = [name for name, p in cluster.processes.items() if p.role == "worker"]
-        if self.draw and time.monotonic() > self._drawn + FRAME_S:
+        if self.draw and time.monotonic() > self.drawn + FRAME_S:
             self.draw()
-            self._drawn = time.monotonic()
+            self.drawn = time.monotonic()
 
     def result(self) -> RunReport:
         """The report of the run that has ended; its error, if it could not go on."""
@@ -218,7 +212,7 @@ class Stage:
     def picture(self) -> "LivePicture":
         """The run as it is now."""
         timeline = self.report.timeline if self.report else Timeline(list(self.events))
-        return LivePicture(self.name, timeline, bool(self.report))
+        return LivePicture(f"approach {self.letter}", timeline, bool(self.report))
 
 
 def obey(cluster: LocalCluster, order: str, target: str) -> bool:
@@ -260,17 +254,16 @@ class LivePicture(Picture):
 
     def seen(self, start: float, end: float) -> dict[str, Any]:
         """With ledger and progress."""
-        counts = asdict(Ledger.of(self.timeline))
-        stages = Counter({(e.stage, e.image, e.tile): 1 for e in self.timeline.events})
-        done = Counter((stage, image) for stage, image, tile in stages if tile >= 0)
-        acknowledged = sum(n for (stage, _), n in done.items() if stage == "transfer")
+        counts, kept = Ledger.of(self.timeline), not self.name.endswith("e")
+        tiles = {(e.stage, e.image, e.tile) for e in self.timeline.events if e.tile >= 0}
+        done = Counter((stage, image) for stage, image, _ in tiles)
         ledger = {
-            "enqueued": counts["enqueued"],
-            "delivered": counts["delivered"],
-            "acknowledged": 0 if self.name.endswith("e") else acknowledged,
-            "redelivered": counts["redelivered"],
-            "dead": counts["dead_letters"],
-            "lost": counts["lost"],
+            "enqueued": counts.enqueued,
+            "delivered": counts.delivered,
+            "acknowledged": kept * sum(stage == "transfer" for stage, *_ in tiles),
+            "redelivered": counts.redelivered,
+            "dead": counts.dead_letters,
+            "lost": counts.lost,
         }
         state = {e.image: e.stage for e in self.timeline.of("save", "failed")}
         progress = [

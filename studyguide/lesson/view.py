@@ -97,19 +97,11 @@ class Picture:
         self.row = {lane: n for n, lane in enumerate(scene.lanes)}
         self.images = list(dict.fromkeys(event.image for event in scene.timeline.events))
         place = {image: n for n, image in enumerate(self.images)}
-        columns = [
-            (
-                KINDS.index(bar.kind),
-                self.row[bar.lane],
-                bar.start,
-                bar.end,
-                place[bar.span.image],
-                bar.span.tile,
-                bar.span.attempt,
-            )
-            for bar in sorted(scene.bars, key=lambda bar: bar.start)
-        ]
-        self.bars = np.array(columns or np.empty((0, 7)), dtype=float)
+        rows = []
+        for bar in sorted(scene.bars, key=lambda bar: bar.start):
+            what = (place[bar.span.image], bar.span.tile, bar.span.attempt)
+            rows.append((KINDS.index(bar.kind), self.row[bar.lane], bar.start, bar.end, *what))
+        self.bars = np.array(rows or np.empty((0, 7)), dtype=float)
 
     def seen(self, start: float, end: float) -> dict[str, Any]:
         """What is to be drawn when the times from `start` to `end` are in sight."""
@@ -134,15 +126,9 @@ class Picture:
         }
 
     def _names(self) -> list[str]:
-        processes = Counter(process for process, _ in self.row)
-        return [
-            process
-            if processes[process] == 1
-            else thread
-            if len(processes) == 1
-            else f"{process} {thread}"
-            for process, thread in self.row
-        ]
+        threads = Counter(process for process, _ in self.row)
+        several = {p: f"{p} " * (len(threads) > 1) for p in threads if threads[p] > 1}
+        return [several[p] + thread if p in several else p for p, thread in self.row]
 
     def _shares(self, start: float, end: float) -> dict[str, Any]:
         """For each lane and kind, its share of the time in each bin."""

@@ -41,10 +41,8 @@ def exercise(key: str, title: str) -> Callable[[Checker], Checker]:
 def check(key: str, answer: object) -> None:
     """Print one line on an answer: right, or not yet and a hint.
 
-    Raises
-    ------
-    UsageError
-        If there is no such exercise. A wrong answer raises nothing, nor does one that fails.
+    Raises UsageError if there is no such exercise. A wrong answer raises nothing, nor does one that
+    fails.
     """
     print(key, _verdict(find(key), answer))
 
@@ -52,10 +50,7 @@ def check(key: str, answer: object) -> None:
 def find(key: str) -> Exercise:
     """Look an exercise up; its lesson's module is imported when first asked for.
 
-    Raises
-    ------
-    UsageError
-        If there is no such exercise.
+    Raises UsageError if there is no such exercise.
     """
     if key[:1] in list("abcdefg"):
         import_module(f"{__name__}.{key[0]}")

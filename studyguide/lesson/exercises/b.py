@@ -34,26 +34,17 @@ def _cut(image: Pixels, tile: Tile, more: int) -> Pixels:
     return image[tile.y0 : tile.y1 + more, tile.x0 : tile.x1 + more]
 
 
-def _careless_slice(image: Pixels, tile: Tile, r: int) -> Pixels:
-    return image[tile.y0 - r : tile.y1 + r, tile.x0 - r : tile.x1 + r]
-
-
-def _clipped_slice(image: Pixels, tile: Tile, r: int) -> Pixels:
-    return image[max(tile.y0 - r, 0) : tile.y1 + r, max(tile.x0 - r, 0) : tile.x1 + r]
-
-
-def _padded_core(image: Pixels, tile: Tile, r: int) -> Pixels:
-    core = Tile(0, 0, tile.height, 0, tile.width)
-    return _padded_by("edge")(image[tile.core], core, r)
-
-
 USUAL_WINDOWS: dict[str, Window] = {
     "this is the core alone; the halo is missing": lambda image, tile, r: image[tile.core],
     "at the top and left a slice begins below 0, and numpy counts that from the other end": (
-        _careless_slice
+        lambda image, t, r: image[t.y0 - r : t.y1 + r, t.x0 - r : t.x1 + r]
     ),
-    "at the image's edges the window is too small: repeat the nearest pixel": _clipped_slice,
-    "your halo repeats the tile's own edge; it must hold the neighbours' pixels": _padded_core,
+    "at the image's edges the window is too small: repeat the nearest pixel": (
+        lambda image, t, r: image[max(t.y0 - r, 0) : t.y1 + r, max(t.x0 - r, 0) : t.x1 + r]
+    ),
+    "your halo repeats the tile's own edge; it must hold the neighbours' pixels": (
+        lambda image, t, r: _padded_by("edge")(image[t.core], Tile(0, 0, t.height, 0, t.width), r)
+    ),
     "beyond the image's edge you have 0, which darkens the edges": _padded_by("constant"),
     "beyond the image's edge you mirror it; repeat the nearest pixel": _padded_by("reflect"),
     "the halo is missing at the bottom and on the right": (

@@ -1,7 +1,7 @@
 """Exercises of lesson c: a bound on memory, a pipeline that hangs, and the critical path."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 
 from studyguide.lesson.exercises import exercise, judge
 
@@ -17,28 +17,27 @@ def queue_size(answer: Callable[[int, int, int, int, int], int]) -> str | None:
 
 def _largest_queue(limit: int, tile_size: int, radius: int, channels: int, workers: int) -> int:
     window = (tile_size + 2 * radius) ** 2 * channels
-    size = 0
-    while (size + 1 + workers + 1) * window <= limit:
-        size += 1
-    return size
+    return next(size for size in count() if (size + 1 + workers + 1) * window > limit)
+
+
+def _room(limit: int, side: int, channels: int, elsewhere: int) -> int:
+    return limit // (side**2 * channels) - elsewhere
 
 
 USUAL_QUEUES: dict[str, Callable[[int, int, int, int, int], int]] = {
-    "a tile travels with its halo": lambda limit, t, r, c, w: limit // (t * t * c) - w - 1,
-    "the halo is on both sides of a tile": lambda limit, t, r, c, w: (
-        limit // ((t + r) ** 2 * c) - w - 1
+    "a tile travels with its halo": lambda m, t, r, c, w: _room(m, t, c, w + 1),
+    "the halo is on both sides of a tile": lambda m, t, r, c, w: _room(m, t + r, c, w + 1),
+    "tiles in the hands of workers and coordinator take memory too": (
+        lambda m, t, r, c, w: _room(m, t + 2 * r, c, 0)
     ),
-    "tiles in the hands of workers and coordinator take memory too": lambda limit, t, r, c, w: (
-        limit // ((t + 2 * r) ** 2 * c)
+    "the coordinator has a tile in its hand, while it waits for room": (
+        lambda m, t, r, c, w: _room(m, t + 2 * r, c, w)
     ),
-    "the coordinator has a tile in its hand, while it waits for room": lambda limit, t, r, c, w: (
-        limit // ((t + 2 * r) ** 2 * c) - w
+    "a pixel has a byte for each of its channels": lambda m, t, r, c, w: _room(
+        m, t + 2 * r, 1, w + 1
     ),
-    "a pixel has a byte for each of its channels": lambda limit, t, r, c, w: (
-        limit // (t + 2 * r) ** 2 - w - 1
-    ),
-    "rounded up, the last tile breaks the limit": lambda limit, t, r, c, w: (
-        -(-limit // ((t + 2 * r) ** 2 * c)) - w - 1
+    "rounded up, the last tile breaks the limit": lambda m, t, r, c, w: (
+        -_room(-m, t + 2 * r, c, -w - 1)
     ),
 }
 
@@ -84,11 +83,8 @@ def _plays_to_a_halt(good: Sequence[bool], places: int) -> bool:
 @exercise("c3", "the critical path")
 def critical_path(answer: Callable[[Mapping[str, float], Waits], Sequence[str]]) -> str | None:
     """Compare with the longest of all chains, each of which is tried."""
-    for seconds, after in PLANS:
-        hint = _path_hint(answer(seconds, after), seconds, after)
-        if hint:
-            return hint
-    return None
+    hints = (_path_hint(answer(seconds, after), seconds, after) for seconds, after in PLANS)
+    return next(filter(None, hints), None)
 
 
 # Steps with their seconds, and for each the steps that it waits for.
@@ -99,24 +95,13 @@ PLANS: list[tuple[dict[str, float], dict[str, list[str]]]] = [
     ),
     (  # the longest next step leads astray
         {"load": 1, "split": 3, "thumbnail": 4, "blur": 6, "save": 1},
-        {
-            "load": [],
-            "split": ["load"],
-            "thumbnail": ["load"],
-            "blur": ["split"],
-            "save": ["blur", "thumbnail"],
-        },
+        {"load": [], "split": ["load"], "thumbnail": ["load"], "blur": ["split"]}
+        | {"save": ["blur", "thumbnail"]},
     ),
     (  # most steps are not most seconds
         {"load a": 1, "blur a": 1, "save a": 1, "log": 1, "load b": 2, "blur b": 9},
-        {
-            "blur b": ["load b"],
-            "load b": [],
-            "log": ["save a"],
-            "save a": ["blur a"],
-            "blur a": ["load a"],
-            "load a": [],
-        },
+        {"blur b": ["load b"], "load b": [], "log": ["save a"], "save a": ["blur a"]}
+        | {"blur a": ["load a"], "load a": []},
     ),
 ]
 

@@ -36,9 +36,7 @@ def next_step(answer: Step) -> str | None:
     cases = [(code, failed, limit) for limit in limits for failed in (1, 2, 4) for code in codes]
 
     def rule(code: int, over: bool, hopeless: Sequence[int] = (1, 2)) -> str:
-        if code == 0:
-            return "complete"
-        return "failed" if code in hopeless or over else "new pod"
+        return "complete" if code == 0 else "failed" if code in hopeless or over else "new pod"
 
     usual: dict[str, Step] = {
         "this would try exit codes 1 and 2 again; the policy knows that it would be in vain": (
@@ -85,29 +83,26 @@ def fewest_images(answer: Callable[[Spent, float], int]) -> str | None:
             lambda spent, share: _once(spent) * (1 - share) / share / _per_image(spent)
         ),
         "an image has several stages: add them up, and divide by the number of images": (
-            lambda spent, share: least(
-                _once(spent), sum(s for *_, s in spent[1:]) / len(spent[1:]), share
-            )
+            lambda spent, share: least(_once(spent), _total(spent[1:]) / len(spent[1:]), share)
         ),
         "the start is not paid per image: leave it out of an image's seconds": (
-            lambda spent, share: least(
-                _once(spent), sum(s for *_, s in spent) / len(_images(spent)), share
-            )
+            lambda spent, share: least(_once(spent), _per_image(spent, _total(spent)), share)
         ),
     }
     return judge(answer, cases, right, usual)
 
 
-def _images(spent: Spent) -> set[str]:
-    return {image for _, image, _ in spent} - {""}
+def _total(spent: Spent) -> float:
+    return sum(seconds for *_, seconds in spent)
 
 
 def _once(spent: Spent) -> float:
-    return sum(seconds for stage, _, seconds in spent if stage == "start")
+    return _total([each for each in spent if each[0] == "start"])
 
 
-def _per_image(spent: Spent) -> float:
-    return (sum(seconds for *_, seconds in spent) - _once(spent)) / len(_images(spent))
+def _per_image(spent: Spent, seconds: float | None = None) -> float:
+    seconds = _total(spent) - _once(spent) if seconds is None else seconds
+    return seconds / len({image for _, image, _ in spent} - {""})
 
 
 class Measured(NamedTuple):

@@ -7,13 +7,7 @@ from typing import Any
 import redis
 
 from studyguide.lesson.exercises import exercise
-from studyguide.lesson.exercises.scratch import (
-    REQUESTS,
-    Killed,
-    connected,
-    dies_at,
-    scratch_server,
-)
+from studyguide.lesson.exercises.scratch import REQUESTS, Killed, connected, dies_at, scratch_server
 
 Answer = Callable[..., Any]
 
@@ -46,13 +40,7 @@ SITUATIONS = (  # seconds of silence, pauses so far, messages that wait, give up
     (1.0, (), 0, False, "no tile has come yet, so nothing tells how long one takes: wait a little"),
     (0.5, (0.01,) * 99, 0, False, "half a second is a hiccup of a busy machine: set a least time"),
     (3.9, (*STEADY, 4.0), 0, False, "one pause was 4 s and all was well: mind the longest pause"),
-    (
-        5.0,
-        (*STEADY, 4.0),
-        0,
-        False,
-        "a pause of 4 s was harmless, and one of 5 s may be: leave room",
-    ),
+    (5.0, (*STEADY, 4.0), 0, False, "a pause of 4 s was harmless, one of 5 s may be: leave room"),
     (600.0, STEADY, 0, True, "ten minutes of silence after pauses of 50 ms: this run never ends"),
     (600.0, (*STEADY, 4.0), 0, True, "ten minutes is 150 times the longest pause: give up"),
     (600.0, (), 0, True, "if no tile ever comes, the run must end as well"),

@@ -53,8 +53,7 @@ def visibility(answer: Answer) -> str | None:
     for median_s in (0.02, 0.5, 30.0):
         rng = np.random.default_rng(7)
         measured, later = (median_s * rng.lognormal(0, 1, size) for size in (4000, 100_000))
-        hint = _visibility_hint(later, *answer(measured.tolist()))
-        if hint:
+        if hint := _visibility_hint(later, *answer(measured.tolist())):
             return f"tiles of {median_s:g} s in the median: {hint}"
     return None
 

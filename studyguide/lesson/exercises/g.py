@@ -47,8 +47,7 @@ def ledger(answer: Answer) -> str | None:
 def shape(answer: Answer) -> str | None:
     """`answer(cores, memory, process, thread)` -> (instances, threads in each)."""
     for cores, memory in product((1, 4, 6, 16), (300, 500, 900, 1500, 4000)):
-        hint = _shape_hint(answer, cores, memory, process=150, thread=30)
-        if hint:
+        if hint := _shape_hint(answer, cores, memory, process=150, thread=30):
             return f"{cores} cores and {memory} MiB: {hint}"
     return None
 
@@ -84,7 +83,7 @@ class Runaway(Exception):
 class FakeQueue:
     """Hands out tiles two at a time, at first none; notes what comes of them."""
 
-    def __init__(self, tiles: Sequence[int], stop: threading.Event, idle: int = 0) -> None:
+    def __init__(self, tiles: Sequence[int], stop: threading.Event, idle: int) -> None:
         self.tiles, self.stop, self.idle = list(tiles), stop, idle
         self.taken: list[int] = []
         self.committed: list[int] = []
@@ -118,11 +117,8 @@ class FakeQueue:
 @exercise("g3", "a worker that drains")
 def drain(answer: Answer) -> str | None:
     """`answer(queue, stop, blur)` works until `stop` is set, and leaves nothing in hand."""
-    for told_at in (None, 2, 3):  # the tile in hand when SIGTERM comes: a first and a second one
-        hint = _drain_hint(answer, told_at)
-        if hint:
-            return hint
-    return None
+    # The tile in hand when SIGTERM comes: none, a first and a second one.
+    return next(filter(None, (_drain_hint(answer, told_at) for told_at in (None, 2, 3))), None)
 
 
 def _drain_hint(answer: Answer, told_at: int | None) -> str | None:

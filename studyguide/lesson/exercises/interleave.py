@@ -31,15 +31,12 @@ def interleavings(
 ) -> Iterator[tuple[T, str]]:
     """Run two threads on a new object for each place at which the first one can be paused.
 
+    Raises Stuck if they do not end.
+
     Yields
     ------
     object, str
         What `make` made, after both have ended, and the line of source at which the first paused.
-
-    Raises
-    ------
-    Stuck
-        If they do not end.
     """
     for step in count():
         shared = make()
@@ -52,10 +49,7 @@ def interleavings(
 def run(first: Steps, second: Steps, step: int) -> str | None:
     """Run two threads, the first paused at a step; the line of source there, None if it has fewer.
 
-    Raises
-    ------
-    Stuck
-        If they do not end.
+    Raises Stuck if they do not end.
     """
     errors: list[BaseException] = []
     steps, line = count(), None

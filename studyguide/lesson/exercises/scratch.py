@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,9 @@ def scratch_server() -> Iterator[RedisServer]:
 @contextmanager
 def connected(url: str, before: Before | None = None) -> Iterator[redis.Redis]:
     """A client that gives strings; what its answer leaves behind is closed."""
-    counter = _Counter()
-    pool = redis.ConnectionPool.from_url(
-        url,
-        connection_class=_Watched,
-        counter=counter,
-        decode_responses=True,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=2.0,
-    )
+    counter, retry = _Counter(), Retry(NoBackoff(), 0)
+    options = {"decode_responses": True, "protocol": 2, "retry": retry, "socket_timeout": 2.0}
+    pool = redis.ConnectionPool.from_url(url, connection_class=_Watched, counter=counter, **options)
     client = redis.Redis(connection_pool=pool)
     try:
         client.ping()  # what a connection says when it is made does not count
@@ -76,12 +70,12 @@ def connected(url: str, before: Before | None = None) -> Iterator[redis.Redis]:
         pool.disconnect()
 
 
+@dataclass
 class _Counter:
     """Counts requests: a command, or all of a MULTI up to its EXEC, goes out as one."""
 
-    def __init__(self) -> None:
-        self.before: Before | None = None
-        self.requests = 0
+    before: Before | None = None
+    requests: int = 0
 
     def __call__(self) -> None:
         if self.before:
