@@ -15,14 +15,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def find(part: str) -> Path:
-    """A folder of the course.
-
-    Raises UsageError if it is nowhere.
-
-    Parameters
-    ----------
-    part : {"notebooks", "images/input", "k8s"}
-    """
+    """A folder of the course, one of `PARTS`. Raises UsageError if it is nowhere."""
     here = Path.cwd().resolve()
     for around in (here, *here.parents, PACKAGE.parent, PACKAGE / "course"):
         if (around / part).is_dir():

@@ -250,10 +250,7 @@ LASTING = re.compile(r"violates PodSecurity|exceeded quota")
 def find_trouble(things: Iterable[Object]) -> list[Trouble]:
     """What keeps pods from working, as pods, claims and events tell, one trouble for each.
 
-    Parameters
-    ----------
-    things : iterable of objects
-        As `Kubectl.get` returns them; events of what has come right since are passed over.
+    Events of what has come right since are passed over.
     """
     things = list(things)
     found: dict[str, Trouble] = {}

@@ -46,10 +46,7 @@ class KubernetesCluster(Cluster):
     Raises ToolError if there is no kubectl, no current context, or the cluster does not answer;
     UsageError if the manifests are not to be found.
 
-    Parameters
-    ----------
-    keep : bool
-        Leave the deployment running at the end.
+    With `keep` the deployment is left running at the end.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -45,45 +45,30 @@ def safe_url(url: str) -> str:
     return re.sub(r"^((?:\w+://)?+[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
 
 
+@dataclass(eq=False)
 class Link:
     """A connection to Redis that outlives the server's absence.
 
     Raises UsageError if the URL is malformed.
-
-    Parameters
-    ----------
-    url : str
-        As redis-py takes it.
-    patience_s : float
-        Seconds that an operation is retried for before `QueueError`.
-    stop : threading.Event, optional
-        Ends the waiting with `Cancelled`.
-    slack_s : float
-        Seconds by which an answer may be late before we count the server as unhealthy.
     """
 
-    def __init__(
-        self,
-        url: str,
-        patience_s: float = 30.0,
-        stop: threading.Event | None = None,
-        slack_s: float = 0.5,
-    ) -> None:
-        self.url = url
-        self.slack_s = slack_s
-        self.patience_s = patience_s
-        self.stop = stop or threading.Event()
+    url: str = field(repr=False)  # as redis-py takes it; it may hold a password
+    patience_s: float = 30.0  # for so long an operation is tried again before `QueueError`
+    stop: threading.Event = field(default_factory=threading.Event)  # ends it with `Cancelled`
+    slack_s: float = 0.5  # an answer that is later tells that the server was not healthy
+
+    def __post_init__(self) -> None:
         self.healthy_since = time.monotonic()  # since when every answer came, and in time
         self.repair: Callable[[redis.Redis], None] | None = None  # makes lost groups again
         # Retries are ours alone: redis-py's default would make one call last for a minute.
         retry = Retry(NoBackoff(), 0)
         try:
             self._client = redis.Redis.from_url(
-                url, socket_timeout=SOCKET_TIMEOUT_S, retry=retry, protocol=2
+                self.url, socket_timeout=SOCKET_TIMEOUT_S, retry=retry, protocol=2
             )
         except ValueError as error:
             remedy = "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0"
-            raise UsageError(f"The Redis URL is {safe_url(url)!r}: {error}", remedy) from None
+            raise UsageError(f"The Redis URL is {safe_url(self.url)!r}: {error}", remedy) from None
 
     def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.0) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.

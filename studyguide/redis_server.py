@@ -133,21 +133,14 @@ class RedisServer:
     """A Redis of our own on the loopback interface, which ends with us.
 
     Make it with `start`; one at a time per folder.
-
-    Attributes
-    ----------
-    port : int
-        Stays the same over restarts.
-    version : str
-        Name and version, for example 'Valkey 9.1.2'.
     """
 
     def __init__(
         self, folder: Path, persistent: bool, reaper: Reaper | None, program: Path | None
     ) -> None:
         self.folder = folder.resolve()
-        self.port = 0
-        self.version = ""
+        self.port = 0  # stays the same over restarts
+        self.version = ""  # with its name, for example 'Valkey 9.1.2'
         self._persistent = persistent
         self._program = program or find_server()
         self._password = secrets.token_hex(16)

@@ -212,17 +212,9 @@ def _kind(backend: str, keep: bool) -> Callable[[Settings, str, Path, Recorder],
 
 
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:
-    """Write the log of a run on a cluster from the events that were fetched from it.
+    """Write the log of a run on a cluster from its events, one JSON object a line of `path`.
 
     Raises MessageError if a line is no event.
-
-    Parameters
-    ----------
-    approach : {"d", "e", "f", "g"}
-    path : Path
-        Events, one JSON object a line.
-    logs : Path
-        Folder for the log.
     """
     lines = path.read_text("utf-8", errors="replace").splitlines()
     try:

@@ -129,7 +129,7 @@ class Twin(StreamQueue):
         found = list(super()._read(stream, consumer, count))
         ours = self.small.xreadgroup(P + stream, consumer)
         self.compare()
-        assert [self.ids[stream, entry] for entry, _ in found] == ([str(ours[0])] if ours else [])
+        assert [self.ids[stream, entry] for entry, *_ in found] == ([str(ours[0])] if ours else [])
         return iter(found)
 
     def _plain(self, value: Any, stream: str = "tasks") -> Any:

@@ -11,19 +11,13 @@ ABORT = struct.pack("ii", 1, 0)  # of SO_LINGER: `close` sends a reset, not an o
 
 
 class Proxy:
-    """Hands bytes on to a port of this machine, each piece `latency_s` late.
-
-    Attributes
-    ----------
-    port : int
-        Where clients connect.
-    """
+    """Hands bytes on to a port of this machine, each piece `latency_s` late."""
 
     def __init__(self, target: int, latency_s: float) -> None:
         self._target = target
         self._latency_s = latency_s
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]  # where clients connect
         self._peers: dict[socket.socket, socket.socket] = {}
         self._orders: list[threading.Event] = []
         self._selector = DefaultSelector()

@@ -34,13 +34,7 @@ SECONDS = 120  # for one command
 
 
 class OnCluster:
-    """A lesson's stage on the cluster of kubectl's current context, if that one answers.
-
-    Parameters
-    ----------
-    lesson : Lesson
-        Whose approach, images and settings its runs have.
-    """
+    """A lesson's stage on the cluster of kubectl's current context, if that one answers."""
 
     def __init__(self, lesson: Lesson) -> None:
         self.lesson = lesson
