@@ -132,9 +132,9 @@ def _transfer(report: RunReport) -> tuple[float, Cost, float]:
     if not pairs:
         return math.inf, FREE, 0.0
     idle = [event.seconds - event.detail["cpu_s"] for event in report.timeline.of("transfer")]
-    pause = statistics.median(idle)
-    cost = line([(max(gap - pause, 1e-6), samples) for gap, samples in pairs])
-    return statistics.median(gap for gap, _ in pairs), cost, pause
+    fixed, each = line(pairs)
+    pause = min(fixed, statistics.median(idle))
+    return statistics.median(gap for gap, _ in pairs), (fixed - pause, each), pause
 
 
 def _starts(reports: Iterable[RunReport]) -> tuple[float, float, float]:
