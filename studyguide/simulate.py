@@ -1,17 +1,24 @@
 """A model of the seven approaches: what would happen with other workers, tiles and machines.
 
 `simulate` plays one run in virtual time, step by step (a discrete-event simulation, on SimPy): the
-same roles, queues and limits as in the library, but each step only takes its CPU time. `Costs.fit`
-reads these times off the events of recorded runs. `bound` is the classic short cut for sizes that
-nobody wants to play: no run ends before its busiest station has done its share.
+same roles, queues and limits as in the library, but each step only takes its time on a core.
+`Costs.fit` reads these times off the events of recorded runs. Cores are shared as a fair scheduler
+does it: all threads that could run get the same part (processor sharing). What a step takes beside
+its pixels is Python, and one thread of a process at a time runs that: it holds the GIL.
+`bound` is the classic short cut for sizes that nobody wants to play: no run ends before its busiest
+station has done its share.
 Source: R. Jain, The Art of Computer Systems Performance Analysis, ch. 24 (simulation) and 33 (the
 operational laws).
 """
 
+import heapq
 import math
 import random
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+import statistics
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,31 +29,34 @@ from studyguide.tiles import grid
 from studyguide.timeline import Event
 
 Steps = Generator[simpy.Event, Any, None]
-SLICE_S = 0.004  # how long a thread keeps its core while others wait, as schedulers have it
+Cost = tuple[float, float]  # CPU seconds each time, and for each sample (pixels times channels)
+FREE: Cost = (0.0, 0.0)
+STAGES = ("load", "save", "split", "enqueue", "blur", "assemble")  # fitted to their spans alone
 LOADERS = 2  # of c
+
+
+def seconds(cost: Cost, samples: int) -> float:
+    """CPU seconds of one step on so many samples."""
+    return cost[0] + cost[1] * samples
 
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU seconds of each step.
+    """What each step takes."""
 
-    `load`, `split`, `assemble` and `save` count for each sample of an image (pixels times
-    channels), `blur` is (for each tile, for each sample of its core), all others for each tile or
-    process.
-    """
-
-    load: float
-    save: float
-    split: float = 0.0
-    blur: tuple[float, float] = (0.0, 0.0)
-    assemble: float = 0.0
-    boot: float = 0.0  # wall time until a process runs its first line of Python
-    start: float = 0.0  # a process, from its first line to its role
-    enqueue: float = 0.0  # the coordinator's side of handing a tile to the queue
-    transfer: float = 0.0  # the worker's side of taking a tile and handing its result on
-    server: float = 0.0  # Redis' own, for one tile from enqueue to commit
+    load: Cost = FREE
+    save: Cost = FREE
+    split: Cost = FREE
+    enqueue: Cost = FREE  # the coordinator's side of handing a tile to the queue
+    blur: Cost = FREE
+    transfer: Cost = FREE  # a worker's side of handing a result on and taking the next tile
+    assemble: Cost = FREE
+    pause: float = 0.0  # of a transfer, when no core of ours works: the disk does
+    boot: float = 0.0  # until a process runs its first line of Python
+    start: float = 0.0  # CPU seconds of a process, from its first line to its role
+    warm_up: float = 0.0  # the same for the kernels of one that blurs
+    server: float = 0.0  # CPU seconds of Redis for one tile, from enqueue to commit
     spread: float = 0.0  # standard deviation of the logarithm of a blur's time
-    crowding: float = 1.0  # by how much all is slower when all cores are busy: they share caches
 
     @classmethod
     def fit(cls, reports: Iterable[RunReport], server: float = 0.0) -> "Costs":
@@ -55,92 +65,88 @@ class Costs:
         Parameters
         ----------
         reports : iterable of RunReport
-            Runs of the same kernel: blurs of two or more tile sizes tell a tile's fixed part, a run
-            on one core beside one on all tells the crowding, one of processes their start.
+            Runs of the same kernel. Tiles of two or more sizes tell a step's fixed part; a run of
+            one worker tells what a transfer takes, which others make longer.
         server : float
             CPU seconds of Redis for one tile, which events do not know.
         """
         reports = list(reports)
-        crowding = _crowding(reports)
-        facts = Facts.of(reports, crowding)
-        fixed, each, spread = facts.fit_blur()
+        spans = {stage: list(_spans(reports, stage)) for stage in STAGES}
+        fitted = {stage: mean_line(pairs) for stage, pairs in spans.items()}
+        transfer, pause = min(map(_transfer, reports))[1:]
+        boot, start, warm_up = _starts(reports)
+        blurs = [math.log(cpu / seconds(fitted["blur"], size)) for cpu, size in spans["blur"]]
         return cls(
-            boot=_boot(reports),
-            crowding=crowding,
-            **{name: facts.per_sample(name) for name in ("load", "save", "split", "assemble")},
-            **{name: facts.per_event(name) for name in ("start", "enqueue", "transfer")},
-            blur=(fixed, each),
+            **fitted,
+            transfer=transfer,
+            pause=pause,
+            boot=boot,
+            start=start,
+            warm_up=warm_up,
             server=server,
-            spread=spread,
+            spread=statistics.pstdev(blurs),
         )
 
 
-@dataclass
-class Facts:
-    """(CPU seconds, samples) of every span of some runs, by stage."""
-
-    seen: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, reports: Iterable[RunReport], crowding: float) -> "Facts":
-        """Gather what the spans would take on one core alone, and on how many samples."""
-        facts = cls()
-        for report in reports:
-            shapes, slower = image_shapes(report), 1 + (crowding - 1) * _crowd(report)
-            for event in report.timeline.events:
-                if event.seconds > 0 or event.stage == "blur":
-                    samples = _samples(event, shapes, int(report.settings["tile_size"]))
-                    cpu_s = event.detail.get("cpu_s", event.seconds) / slower
-                    facts.seen.setdefault(event.stage, []).append((cpu_s, samples))
-        return facts
-
-    def per_sample(self, stage: str) -> float:
-        """Mean CPU seconds for each sample."""
-        pairs = self.seen.get(stage, [])
-        return sum(cpu for cpu, _ in pairs) / max(1, sum(samples for _, samples in pairs))
-
-    def per_event(self, stage: str) -> float:
-        """Mean CPU seconds for each event."""
-        pairs = self.seen.get(stage, [])
-        return sum(cpu for cpu, _ in pairs) / max(1, len(pairs))
-
-    def fit_blur(self) -> tuple[float, float, float]:
-        """Least squares of cpu = fixed + each * samples, and the spread around it."""
-        pairs = np.array(self.seen["blur"])
-        cpu, samples = pairs[:, 0], pairs[:, 1]
-        terms = np.stack([np.ones_like(samples), samples], axis=1) / cpu[:, None]  # relative errors
-        (fixed, each), *_ = np.linalg.lstsq(terms, np.ones_like(cpu), rcond=None)
-        if fixed < 0 or each < 0:
-            fixed, each = 0.0, cpu.sum() / samples.sum()
-        spread = np.log(cpu / (fixed + each * samples)).std()
-        return float(fixed), float(each), float(spread)
+def line(pairs: Sequence[tuple[float, int]]) -> Cost:
+    """Least squares of the relative errors of fixed + each * samples, neither of them negative."""
+    if not pairs:
+        return FREE
+    took, samples = np.array(pairs, float).T
+    terms = np.stack([1 / took, samples / took], axis=1)
+    candidates: list[tuple[float, Cost]] = []
+    for kept in ([True, True], [True, False], [False, True]):
+        cost = np.zeros(2)
+        cost[kept] = np.linalg.lstsq(terms[:, kept], np.ones_like(took), rcond=None)[0]
+        if cost.min() >= 0:
+            fixed, each = cost.tolist()
+            candidates.append((float(np.square(terms @ cost - 1).sum()), (fixed, each)))
+    return min(candidates)[1]
 
 
-def _crowd(report: RunReport) -> float:
-    """How many of the other cores were busy on average, 0 to 1."""
-    cpu_s = sum(float(event.detail.get("cpu_s", 0.0)) for event in report.timeline.events)
-    cores = int(report.machine["cores"])
-    return min(1.0, max(0.0, cpu_s / report.timeline.seconds - 1) / max(1, cores - 1))
+def mean_line(pairs: Sequence[tuple[float, int]]) -> Cost:
+    """`line`, with the mean of what it was fitted to."""
+    fixed, each = line(pairs)
+    level = sum(took for took, _ in pairs) / (sum(seconds((fixed, each), n) for _, n in pairs) or 1)
+    return fixed * level, each * level
 
 
-def _crowding(reports: Sequence[RunReport]) -> float:
-    """Least squares of: blur time of the same images = alone * (1 + (crowding - 1) * crowd)."""
-    crowd = np.array([_crowd(report) for report in reports])
-    if np.ptp(crowd) < 0.2:
-        return 1.0  # all ran alone, or all together: nothing to compare
-    blur_s = [report.blur_s for report in reports]
-    slope, alone = np.polyfit(crowd, blur_s, 1)
-    return float(max(1.0, 1 + slope / alone))
+def _spans(reports: Iterable[RunReport], stage: str) -> Iterator[tuple[float, int]]:
+    """(CPU seconds, samples) of every span of a stage."""
+    for report in reports:
+        for event in report.timeline.of(stage):
+            yield max(event.detail.get("cpu_s", event.seconds), 1e-6), _samples(event, report)
 
 
-def _boot(reports: Iterable[RunReport]) -> float:
-    """Mean seconds from the start of the run to a process' first line."""
-    gaps = [
-        event.start - report.timeline.of("run")[0].start
-        for report in reports
-        for event in report.timeline.of("start")
+def _transfer(report: RunReport) -> tuple[float, Cost, float]:
+    """How long workers are between two blurs, their CPU seconds of it, and what uses no core."""
+    lanes = defaultdict(list)
+    for event in report.timeline.of("blur"):
+        lanes[event.process, event.lane].append(event)
+    pairs = [
+        (after.start - event.end, _samples(event, report))
+        for lane in lanes.values()
+        for event, after in pairwise(lane)
+        if event.tile >= 0 and event.image == after.image
     ]
-    return sum(gaps) / max(1, len(gaps))
+    if not pairs:
+        return math.inf, FREE, 0.0
+    idle = [event.seconds - event.detail["cpu_s"] for event in report.timeline.of("transfer")]
+    fixed, each = line(pairs)
+    pause = min(fixed, statistics.median(idle))
+    return statistics.median(gap for gap, _ in pairs), (fixed - pause, each), pause
+
+
+def _starts(reports: Iterable[RunReport]) -> tuple[float, float, float]:
+    """Means of a process' boot, of its start, and of what it adds to have kernels."""
+    boots, plain, blurring = [0.0], [0.0], [0.0]
+    for report in reports:
+        for event in report.timeline.of("start"):
+            boots.append(event.start - report.timeline.start)
+            blurs = event.process.startswith(("worker", "sequential"))
+            (blurring if blurs else plain).append(min(event.detail["cpu_s"], event.seconds))
+    boot, start, both = (sum(each) / max(1, len(each) - 1) for each in (boots, plain, blurring))
+    return boot, start, max(0.0, both - start)
 
 
 def image_shapes(report: RunReport) -> dict[str, tuple[int, ...]]:
@@ -149,11 +155,11 @@ def image_shapes(report: RunReport) -> dict[str, tuple[int, ...]]:
     return {event.image: tuple(event.detail["shape"]) for event in loads if "shape" in event.detail}
 
 
-def _samples(event: Event, shapes: dict[str, tuple[int, ...]], tile_size: int) -> int:
-    shape = shapes.get(event.image, (0, 0))
+def _samples(event: Event, report: RunReport) -> int:
+    shape = image_shapes(report).get(event.image, (0, 0))
     if event.tile < 0:
         return math.prod(shape)
-    tile = grid(shape[0], shape[1], tile_size)[event.tile]
+    tile = grid(shape[0], shape[1], int(report.settings["tile_size"]))[event.tile]
     return tile.height * tile.width * math.prod(shape[2:])
 
 
@@ -162,7 +168,7 @@ class Scenario:
     """One run to be played."""
 
     approach: str
-    shapes: Sequence[tuple[int, ...]]  # of the images
+    shapes: Sequence[tuple[int, ...]]  # of the images, in the order in which they are loaded
     workers: int = 4
     tile_size: int = 256
     cores: int = 2  # that all share; 0: a machine for each process
@@ -202,21 +208,61 @@ class Killed(Exception):
 
 
 class Machine:
-    """Cores that threads share in slices, or one that a process has for itself."""
+    """Cores that all threads that could run share equally."""
 
-    def __init__(self, env: simpy.Environment, cores: int, crowding: float = 1.0) -> None:
-        self.env = env
-        self.cores = simpy.Resource(env, cores)
-        self.slower_each = (crowding - 1) / max(1, cores - 1)  # for each other core that is busy
+    def __init__(self, env: simpy.Environment, cores: int) -> None:
+        self.env, self.cores = env, cores
+        self.jobs: list[tuple[float, int, simpy.Event]] = []  # a heap: who is due first
+        self.number = count()
+        self.given = 0.0  # CPU seconds that a thread would have got that ran all the time
+        self.since = 0.0  # when that was so
+        self.timer: simpy.Event | None = None
 
-    def burn(self, seconds: float) -> Steps:
-        """Use a core for so long, giving way to others after each slice."""
-        while seconds > 0:
-            with self.cores.request() as turn:
+    def burn(self, cpu_s: float) -> Steps:
+        """Use so much of a core."""
+        self._advance()
+        done = self.env.event()
+        heapq.heappush(self.jobs, (self.given + cpu_s, next(self.number), done))
+        self._set_timer()
+        yield done
+
+    def _share(self) -> float:
+        return min(1.0, self.cores / max(1, len(self.jobs)))
+
+    def _advance(self) -> None:
+        self.given += (self.env.now - self.since) * self._share()
+        self.since = self.env.now
+
+    def _set_timer(self) -> None:
+        if self.jobs:
+            wait_s = max(0.0, self.jobs[0][0] - self.given) / self._share()
+            self.timer = self.env.timeout(wait_s)
+            self.timer.callbacks.append(self._end)
+
+    def _end(self, timer: simpy.Event) -> None:
+        if timer is self.timer:
+            self._advance()
+            self.given = max(self.given, self.jobs[0][0])  # whatever was lost to rounding
+            while self.jobs and self.jobs[0][0] <= self.given:
+                heapq.heappop(self.jobs)[2].succeed()
+            self._set_timer()
+
+
+class Host:
+    """A process: its threads share a machine, and one GIL."""
+
+    def __init__(self, env: simpy.Environment, machine: Machine) -> None:
+        self.env, self.machine = env, machine
+        self.gil = simpy.Resource(env)
+
+    def step(self, cost: Cost, samples: int = 0, scatter: float = 1.0) -> Steps:
+        """Python first, then what works on pixels and lets others run Python meanwhile."""
+        if cost[0]:
+            with self.gil.request() as turn:
                 yield turn
-                slice_s = min(seconds, SLICE_S)
-                yield self.env.timeout(slice_s * (1 + self.slower_each * (self.cores.count - 1)))
-            seconds -= slice_s
+                yield from self.machine.burn(cost[0] * scatter)
+        if cost[1]:
+            yield from self.machine.burn(cost[1] * samples * scatter)
 
 
 class Play:
@@ -225,9 +271,8 @@ class Play:
     def __init__(self, scenario: Scenario, costs: Costs) -> None:
         self.scenario, self.costs = scenario, costs
         self.env = env = simpy.Environment()
-        self.shared = Machine(env, scenario.cores or 1, costs.crowding)
-        self.redis = simpy.Resource(env, 1)
-        self.redis_machine = self.machine()
+        self.shared = Machine(env, scenario.cores or 1)
+        self.main, self.redis = self.host(), self.host()
         self.on_queue = scenario.approach in "efg"
         self.tasks = simpy.Store(env, scenario.queue_size)
         self.results = simpy.Store(env)
@@ -240,9 +285,9 @@ class Play:
         self.deaths_left = scenario.deaths
         self.outcome = Outcome()
 
-    def machine(self) -> Machine:
-        """Where a new process runs."""
-        return self.shared if self.scenario.cores else Machine(self.env, 1)
+    def host(self) -> Host:
+        """A new process, and where it runs."""
+        return Host(self.env, self.shared if self.scenario.cores else Machine(self.env, 1))
 
     def play(self) -> Outcome:
         """Start all roles and run until every image has ended, as far as it can."""
@@ -256,100 +301,95 @@ class Play:
 
     def sequential(self) -> Steps:
         """One thread for everything: a, and after the start of its process d."""
-        burn = self.shared.burn
         for image, shape in enumerate(self.scenario.shapes):
-            samples = math.prod(shape)
-            yield from burn(self.costs.load * samples)
-            yield from burn(self.costs.blur[0] + self.costs.blur[1] * samples)
-            yield from self.save(image, self.shared)
+            yield from self.load(image, self.main)
+            yield from self.main.step(self.costs.blur, math.prod(shape))
+            yield from self.save(image, self.main)
             self.outcome.tiles += self.missing[image]
 
     def by_tiles(self) -> Steps:
         """Images one after the other, tiles in parallel."""
         self.start_workers()
-        self.env.process(self.assemble(self.shared))
+        self.env.process(self.assemble(self.main))
         for image in range(len(self.scenario.shapes)):
-            yield from self.load(image, self.shared)
-            yield from self.cut(image, self.shared)
+            yield from self.load(image, self.main)
+            yield from self.cut(image, self.main)
             yield self.saved[image]
 
     def overlapped(self) -> Steps:
         """Loading, blurring and assembling overlap, as far as there are places in memory."""
         self.start_workers()
-        self.env.process(self.assemble(self.shared))
+        self.env.process(self.assemble(self.main))
         loaded = simpy.Store(self.env)
         images = iter(range(len(self.scenario.shapes)))
         for _ in range(LOADERS):
             self.env.process(self.loader(images, loaded))
         for _ in self.scenario.shapes:
             image = yield loaded.get()
-            yield from self.cut(image, self.shared)
+            yield from self.cut(image, self.main)
 
     def loader(self, images: Iterable[int], loaded: simpy.Store) -> Steps:
         """Load images while there are places."""
         for image in images:
             yield self.places.get(1)
-            yield from self.load(image, self.shared)
+            yield from self.load(image, self.main)
             yield loaded.put(image)
 
     def distributed(self) -> Steps:
         """Every role is a process that has to start first: d, e, f, g."""
         yield self.env.timeout(self.costs.boot)
         if self.scenario.approach == "d":
-            yield from self.shared.burn(self.costs.start)
+            yield from self.main.step((self.costs.start + self.costs.warm_up, 0.0))
             yield from self.sequential()
             return
         self.start_workers()
-        self.env.process(self.assemble(self.machine(), self.costs.start))
-        here = self.machine()
-        yield from here.burn(self.costs.start)
+        self.env.process(self.assemble(self.host(), self.costs.start))
+        yield from self.main.step((self.costs.start, 0.0))
         for image in range(len(self.scenario.shapes)):
-            yield from self.load(image, here)
-            yield from self.cut(image, here)
+            yield from self.load(image, self.main)
+            yield from self.cut(image, self.main)
 
     # -- the steps
 
-    def load(self, image: int, here: Machine) -> Steps:
+    def load(self, image: int, here: Host) -> Steps:
         """Decode an image."""
-        yield from here.burn(self.costs.load * math.prod(self.scenario.shapes[image]))
+        yield from here.step(self.costs.load, math.prod(self.scenario.shapes[image]))
 
-    def cut(self, image: int, here: Machine) -> Steps:
+    def cut(self, image: int, here: Host) -> Steps:
         """Queue the tiles of an image; wait while the queue is full."""
         for number, (owner, samples) in enumerate(self.scenario.tiles):
             if owner == image:
-                yield from here.burn(self.costs.split * samples)
-                if self.on_queue:
-                    yield from self.ask_redis(here, self.costs.enqueue)
+                yield from here.step(self.costs.split, samples)
+                yield from here.step(self.costs.enqueue, samples)
+                yield from self.ask_redis()
                 yield self.tasks.put((number, image, samples, 1))
 
-    def ask_redis(self, here: Machine, client_s: float, share: float = 1 / 3) -> Steps:
-        """A call: the client's part, then a third of what a tile costs the server's one thread."""
-        yield from here.burn(client_s)
-        with self.redis.request() as turn:
-            yield turn
-            yield from self.redis_machine.burn(self.costs.server * share)
+    def ask_redis(self) -> Steps:
+        """A call: half of what a tile costs the server's one thread."""
+        if self.on_queue:
+            yield from self.redis.step((self.costs.server / 2, 0.0))
 
     def start_workers(self) -> None:
         """Workers: threads of this process, processes of a thread each, or some of each (g)."""
         scenario = self.scenario
         processes = {"g": scenario.instances, "e": scenario.workers, "f": scenario.workers}
-        count = processes.get(scenario.approach, 1)
-        for n in range(count):
-            threads = len(range(n, scenario.workers, count))
-            self.env.process(self.host(threads, self.machine()))
+        number = processes.get(scenario.approach, 1)
+        for _ in range(number):
+            here = self.host() if self.on_queue else self.main
+            self.env.process(self.crew(-(-scenario.workers // number), here))
 
-    def host(self, threads: int, here: Machine) -> Steps:
+    def crew(self, threads: int, here: Host) -> Steps:
         """A process with its threads; one that is killed starts again."""
         while True:
             if self.on_queue:
-                yield from here.burn(self.costs.start)
+                yield from here.step((self.costs.start + self.costs.warm_up, 0.0))
             crew = [self.env.process(self.work(here)) for _ in range(threads)]
             yield self.env.any_of(crew)
             for thread in crew:
                 if thread.is_alive:
                     thread.interrupt()
 
-    def work(self, here: Machine) -> Steps:
+    def work(self, here: Host) -> Steps:
         """A worker: take a tile, blur it, hand it on, for ever."""
         task = None
         try:
@@ -364,25 +404,22 @@ class Play:
             if task:
                 self.env.process(self.mourn(task))
 
-    def blur(self, task: tuple[int, int, int, int], here: Machine) -> Steps:
+    def blur(self, task: tuple[int, int, int, int], here: Host) -> Steps:
         """One tile in a worker's hand."""
         number, image, samples, attempt = task
-        if self.on_queue:
-            yield from self.ask_redis(here, self.costs.transfer / 2)
-        fixed, each = self.costs.blur
         scatter = self.random.lognormvariate(-(self.costs.spread**2) / 2, self.costs.spread)
-        seconds = (fixed + each * samples) * scatter
         if self.deaths_left and number >= len(self.scenario.tiles) // (self.deaths_left + 1):
             self.deaths_left -= 1
-            yield from here.burn(seconds / 2)
+            yield from here.step(self.costs.blur, samples, scatter / 2)
             raise Killed
-        yield from here.burn(seconds)
+        yield from here.step(self.costs.blur, samples, scatter)
         if attempt == 1 and self.random.random() < self.scenario.flaky:
             self.outcome.retried += 1
             self.env.process(self.again(task, self.scenario.backoff_s))
             return
-        if self.on_queue:
-            yield from self.ask_redis(here, self.costs.transfer / 2)
+        yield from self.ask_redis()
+        yield from here.step(self.costs.transfer, samples)
+        yield self.env.timeout(self.costs.pause)
         yield self.results.put((image, samples))
 
     def mourn(self, task: tuple[int, int, int, int]) -> Steps:
@@ -398,12 +435,12 @@ class Play:
         yield self.env.timeout(after_s)
         yield self.tasks.put((*task[:3], task[3] + 1))
 
-    def assemble(self, here: Machine, start_s: float = 0.0) -> Steps:
+    def assemble(self, here: Host, start_s: float = 0.0) -> Steps:
         """Put results in their places; save each image of which all are there."""
-        yield from here.burn(start_s)
+        yield from here.step((start_s, 0.0))
         while True:
             image, samples = yield self.results.get()
-            yield from here.burn(self.costs.assemble * samples)
+            yield from here.step(self.costs.assemble, samples)
             self.outcome.tiles += 1
             self.missing[image] -= 1
             if not self.missing[image]:
@@ -412,9 +449,9 @@ class Play:
                 else:
                     yield from self.save(image, here)
 
-    def save(self, image: int, here: Machine) -> Steps:
+    def save(self, image: int, here: Host) -> Steps:
         """Encode an image; its place in memory is free again."""
-        yield from here.burn(self.costs.save * math.prod(self.scenario.shapes[image]))
+        yield from here.step(self.costs.save, math.prod(self.scenario.shapes[image]))
         self.saved[image].succeed()
         self.outcome.wall_s = self.env.now
         yield self.places.put(1)
@@ -444,15 +481,15 @@ def demands(costs: Costs, workers: int, samples: int, others: int = 1) -> dict[s
     The greatest of them is the bottleneck: no more than 1 / demand tiles a second pass it.
     `others` is how many coordinators there are, and assemblers; Redis is one.
     """
-    blur = costs.blur[0] + costs.blur[1] * samples
+    at_once = {stage: seconds(getattr(costs, stage), samples) for stage in (*STAGES, "transfer")}
     return {
-        "coordinator": ((costs.load + costs.split) * samples + costs.enqueue) / others,
+        "coordinator": sum(at_once[stage] for stage in ("load", "split", "enqueue")) / others,
         "Redis": costs.server,
-        "workers": (blur + costs.transfer) / workers,
-        "assembler": (costs.assemble + costs.save) * samples / others,
+        "workers": (at_once["blur"] + at_once["transfer"] + costs.pause) / workers,
+        "assembler": (at_once["assemble"] + at_once["save"]) / others,
     }
 
 
 def bound(costs: Costs, busy: dict[str, float], tiles: int) -> float:
     """Seconds below which no run of so many equal tiles can end (the bottleneck law)."""
-    return costs.start + tiles * max(busy.values())
+    return costs.start + costs.warm_up + tiles * max(busy.values())

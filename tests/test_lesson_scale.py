@@ -10,7 +10,15 @@ from studyguide.lesson.scale import Explorer, ServerProbe, explore_scale, explor
 from studyguide.runs import run
 from studyguide.simulate import Costs
 
-COSTS = Costs(load=1e-9, save=2e-9, blur=(1e-4, 4e-8), start=0.5, server=1e-4, transfer=1e-4)
+COSTS = Costs(
+    load=(0.0, 1e-9),
+    save=(0.0, 2e-9),
+    blur=(1e-4, 4e-8),
+    transfer=(1e-4, 0.0),
+    start=0.2,
+    warm_up=0.3,
+    server=1e-4,
+)
 SAMPLES = 256 * 256 * 4
 
 

@@ -3,31 +3,39 @@
 import math
 
 import pytest
+import simpy
 
 from studyguide.report import RunReport
 from studyguide.settings import Settings, describe
 from studyguide.simulate import (
     Costs,
+    Host,
+    Machine,
     Scenario,
+    Steps,
     amdahl,
     bound,
     demands,
     gustafson,
+    line,
+    seconds,
     simulate,
 )
 from studyguide.timeline import Event, Timeline
 
 SHAPES = [(512, 512, 4), (300, 200, 4)]
 COSTS = Costs(
-    load=1e-8,
-    save=2e-8,
-    split=1e-9,
+    load=(0.0, 1e-8),
+    save=(0.0, 2e-8),
+    split=(0.0, 1e-9),
+    enqueue=(1e-4, 0.0),
     blur=(1e-4, 1e-7),
-    assemble=1e-9,
+    transfer=(2e-4, 0.0),
+    assemble=(0.0, 1e-9),
+    pause=1e-4,
     boot=0.05,
-    start=0.3,
-    enqueue=1e-4,
-    transfer=2e-4,
+    start=0.1,
+    warm_up=0.2,
     server=1e-4,
 )
 TILES = 4 + 2
@@ -42,14 +50,14 @@ def test_every_approach_puts_every_tile_in_its_place_and_saves_every_image(appro
 
 def test_a_takes_the_sum_of_its_steps() -> None:
     samples = sum(map(math.prod, SHAPES))
-    each = COSTS.load + COSTS.blur[1] + COSTS.save
+    each = COSTS.load[1] + COSTS.blur[1] + COSTS.save[1]
     expected = each * samples + len(SHAPES) * COSTS.blur[0]
     assert simulate(Scenario("a", SHAPES), COSTS).wall_s == pytest.approx(expected)
 
 
 def test_d_takes_the_time_of_a_and_the_start_of_one_process() -> None:
     a, d = (simulate(Scenario(letter, SHAPES), COSTS).wall_s for letter in "ad")
-    assert d - a == pytest.approx(COSTS.boot + COSTS.start)
+    assert d - a == pytest.approx(COSTS.boot + COSTS.start + COSTS.warm_up)
 
 
 def test_e_loses_the_tile_of_a_killed_worker_and_does_not_save_its_image() -> None:
@@ -79,7 +87,7 @@ def test_a_flaky_tile_is_tried_again_and_counts_once() -> None:
 
 
 def test_the_same_seed_ends_the_same_and_another_differs() -> None:
-    scattered = Costs(load=0, save=0, blur=(0.01, 0.0), spread=0.5)
+    scattered = Costs(blur=(0.01, 0.0), spread=0.5)
     walls = [simulate(Scenario("b", SHAPES, seed=n), scattered).wall_s for n in (1, 1, 2)]
     assert walls[0] == walls[1] != walls[2]
 
@@ -91,22 +99,70 @@ def test_no_run_ends_before_the_bound_of_its_busiest_station(workers: int) -> No
     assert simulate(scenario, COSTS).wall_s >= bound(COSTS, demands(COSTS, workers, samples), 16)
 
 
-def test_costs_that_were_planted_in_a_run_are_found_by_the_fit() -> None:
-    def event(stage: str, tile: int, cpu_s: float, **detail: object) -> Event:
-        detail["cpu_s"] = cpu_s
-        return Event(stage, tile + 2.0, tile + 3.0, "main", "w", "a.png", tile, 1, detail)
+def burning(machine: Machine, cpu_s: float, ends: list[float]) -> Steps:
+    yield from machine.burn(cpu_s)
+    ends.append(machine.env.now)
 
-    fixed, each = 0.01, 1e-6
-    events = [event("load", -1, 0.24, shape=(300, 200, 4))]
-    events += [
-        event("blur", tile, fixed + each * rows * 200 * 4) for tile, rows in enumerate((256, 44))
+
+def test_threads_that_could_run_share_the_cores_equally() -> None:
+    env, ends = simpy.Environment(), list[float]()
+    machine = Machine(env, cores=2)
+    for cpu_s in (1.0, 1.0, 2.0):
+        env.process(burning(machine, cpu_s, ends))
+    env.run()
+    assert ends == pytest.approx([1.5, 1.5, 2.5])  # two thirds of a core each, then one alone
+
+
+def test_python_is_run_by_one_thread_of_a_process_at_a_time_and_pixels_by_all() -> None:
+    for cost, wall_s in (((1.0, 0.0), 2.0), ((0.0, 1.0), 1.0), ((0.5, 0.5), 1.5)):
+        env = simpy.Environment()
+        host = Host(env, Machine(env, cores=2))
+        for _ in range(2):
+            env.process(host.step(cost, 1))
+        env.run()
+        assert env.now == pytest.approx(wall_s), cost
+
+
+FIXED, EACH = 0.01, 1e-6
+SIZES = {0: 256 * 200 * 4, 1: 44 * 200 * 4}  # samples of the tiles of an image of 300 x 200
+
+
+def planted(tile: int, at: float) -> list[Event]:
+    """A process' start, and a worker's blur and transfer of one tile, of known CPU seconds."""
+
+    def event(stage: str, start: float, end: float, cpu_s: float) -> Event:
+        name = ("worker-0", "w", "a.png", tile, 1)
+        return Event(stage, start, end, *name, {"cpu_s": cpu_s})
+
+    cpu_s = FIXED + EACH * SIZES[tile]
+    return [event("blur", at, at + 2, cpu_s), event("transfer", at + 2, at + 2.5, 0.3)]
+
+
+def test_costs_that_were_planted_in_a_run_are_found_by_the_fit() -> None:
+    where = ("a.png", -1, 1)
+    events = [
+        Event("run", 1.0, 1.0, "main", "main"),
+        Event("load", 1.0, 1.5, "main", "main", *where, {"shape": (300, 200, 4), "cpu_s": 0.24}),
+        Event("start", 1.1, 1.9, "coordinator-0", "main", detail={"cpu_s": 0.3}),
+        Event("start", 1.1, 1.9, "worker-0", "main", detail={"cpu_s": 0.7}),
+        *planted(0, at=2.0),
+        *planted(1, at=4.6),  # 0.5 s of transfer and 0.1 s more after the first blur
     ]
-    report = RunReport.of("b", "local", Timeline(events), describe(Settings()))
+    report = RunReport.of("e", "local", Timeline(events), describe(Settings()))
     fitted = Costs.fit([report], server=0.5)
     assert fitted.server == 0.5
-    assert fitted.load == pytest.approx(0.24 / 240_000)
-    assert fitted.blur == pytest.approx((fixed, each))
+    assert seconds(fitted.load, 240_000) == pytest.approx(0.24)
+    assert fitted.blur == pytest.approx((FIXED, EACH))
     assert fitted.spread == pytest.approx(0, abs=1e-9)
+    assert seconds(fitted.transfer, SIZES[0]) + fitted.pause == pytest.approx(0.6)
+    assert (fitted.boot, fitted.start, fitted.warm_up) == pytest.approx((0.1, 0.3, 0.4))
+
+
+def test_a_line_through_times_has_no_negative_part_however_they_fall() -> None:
+    assert line([(1.0, 10), (1.0, 20)]) == pytest.approx((1.0, 0.0), abs=1e-9)
+    assert line([(2.0, 10), (1.0, 20)])[1] == 0.0
+    assert line([(1.0, 10), (4.0, 20)])[0] == 0.0
+    assert line([]) == (0.0, 0.0)
 
 
 def test_more_workers_move_the_bottleneck_to_who_cannot_be_shared_out() -> None:

@@ -66,10 +66,10 @@ class Explorer:
 
 
 class ServerProbe:
-    """Chaos that strikes nobody: it reads how many CPU seconds Redis has used so far."""
+    """Chaos that strikes nobody: it reads how many CPU seconds Redis has used since its start."""
 
     def __init__(self) -> None:
-        self.cpu_s = self._due = 0.0
+        self.cpu_s = self._due = self._started = 0.0
         self._link: Link | None = None
 
     def __call__(self, cluster: LocalCluster) -> None:
@@ -78,7 +78,9 @@ class ServerProbe:
             self._due = time.monotonic() + 0.1
             self._link = self._link or Link(cluster.redis_url)
             used = self._link(lambda client: client.info("cpu"))
-            self.cpu_s = used["used_cpu_sys"] + used["used_cpu_user"]
+            total = used["used_cpu_sys"] + used["used_cpu_user"]
+            self._started = self._started or total
+            self.cpu_s = total - self._started
 
 
 def steps(top: int) -> list[int]:
@@ -174,7 +176,8 @@ def _played(costs: Costs, workers: int, samples: int) -> float:
     images = 4 * workers + 8
     tiles = 8 * images
     scenario = Scenario("f", [(side, 8 * side, 4)] * images, workers, side, cores=0)
-    return tiles / (simulate(scenario, costs).wall_s - costs.boot - costs.start)
+    start_s = costs.boot + costs.start + costs.warm_up
+    return tiles / (simulate(scenario, costs).wall_s - start_s)
 
 
 def _axes(title: str, facts: str, across: str, up: str) -> tuple[Chart, Any]:
