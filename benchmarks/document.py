@@ -13,6 +13,8 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks import direct, growth, job, kernel, memory, model, queues, start
 from benchmarks.harness import RESULTS, ratios, table
@@ -127,6 +129,15 @@ def verdicts(found: list[Bar]) -> str:
     return table(("mark", "measured", "wanted", ""), rows)
 
 
+def plain(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 if it spans little, else at powers of ten."""
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if high < 100 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def plot_growth(data: dict[str, Any], path: Path) -> None:
     """Four curves of growth on logarithmic axes."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
@@ -141,6 +152,8 @@ def plot_growth(data: dict[str, Any], path: Path) -> None:
         for name, curve in curves.items():
             panel.loglog(*zip(*curve, strict=True), marker="o", label=name)
         panel.set(xlabel=label, ylabel="seconds")
+        plain(panel.xaxis)
+        plain(panel.yaxis)
         panel.grid(alpha=0.3)
         if len(curves) > 1:
             panel.legend()
@@ -161,8 +174,11 @@ def plot_peers(data: Data, path: Path) -> None:
     for panel, (title, seconds) in zip(axes.flat, panels.items(), strict=True):
         middle = {name: 1000 * statistics.median(times) for name, times in seconds.items()}
         names = sorted(middle, key=lambda name: -middle[name])
-        panel.barh(names, [middle[name] for name in names])
-        panel.set(title=title, xlabel="ms", xscale="log")
+        drawn = panel.barh(names, [middle[name] for name in names])
+        panel.bar_label(drawn, fmt=lambda ms: f"{float(f'{ms:.3g}'):,g}", padding=3)
+        panel.margins(x=0.12)
+        panel.set(title=title, xlabel="ms, logarithmic", xscale="log")
+        plain(panel.xaxis)
         for spine in ("top", "right"):
             panel.spines[spine].set_visible(False)
     figure.savefig(path, dpi=110, metadata={"Software": None})

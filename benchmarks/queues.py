@@ -492,7 +492,7 @@ def report(data: dict[str, Any]) -> str:
     window_s = data["redelivery"]["visibility_s"]
     return f"""## The queues
 
-Redis {data["server"]}, two workers; a round has {data["counts"]["no-op"]} no-ops and
+{data["server"]}, two workers; a round has {data["counts"]["no-op"]} no-ops and
 {data["counts"]["blur"]} tiles (e, f and g: five times as many). Pixels travel through Redis
 everywhere, there and back. All systems are up at once, each on a server of its own, and take turns.
 What a run adds to the queue in e, f and g (files of events) is left out.

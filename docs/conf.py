@@ -1,11 +1,15 @@
 """The course as a static site: `make book`. The README is its first page, toc.yml its order."""
 
+import json
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 import studyguide
 
 project = "studyguide"
 author = "the studyguide authors"
+copyright = f"2026 {author}"
 release = studyguide.__version__
 
 extensions = [
@@ -30,9 +34,13 @@ exclude_patterns = [".venv*", "build", "tests", "images", "logs", "visualize", "
 
 nb_execution_mode = "off"  # the stored outputs are shown: they come from a whole execution
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # what cells print as Markdown has tables
+nb_code_prompt_show = "Show the solution"
+nb_code_prompt_hide = "Hide the solution"
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
+default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_typehints = "none"  # the docstrings say more: shapes, dtypes, units
 autodoc_member_order = "bysource"
 
@@ -43,8 +51,25 @@ html_theme = "furo"
 html_title = "studyguide"
 
 js = Path(__file__).parents[1] / "build" / "js"  # see the Makefile: without it a network is needed
-html_static_path = [str(js)] if (js / "mermaid").exists() else []
-if html_static_path:
+html_static_path = ["book.css"]
+html_css_files = ["book.css"]
+if (js / "mermaid").exists():
+    html_static_path.append(str(js))
     mermaid_use_local = "mermaid/dist/mermaid.esm.min.mjs"
     mathjax_path = "mathjax/es5/tex-mml-chtml.js"
 nb_ipywidgets_js = {}  # stored outputs hold no widgets
+
+
+def fold_solutions(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fold what JupyterLab folds: the cells whose source is hidden."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                cell["metadata"].setdefault("tags", []).append("hide-input")
+        source[0] = json.dumps(notebook)
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this once."""
+    app.connect("source-read", fold_solutions)

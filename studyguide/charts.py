@@ -79,9 +79,9 @@ OWN: Any = {
 }
 STYLE = ["default", OWN]  # whatever style the reader has set
 DPI = 110
-WIDTH, RIGHT, TOP, MAX_LANES = 11.0, 0.55, 0.75, 10.0  # inches, and so is the next line
+WIDTH, RIGHT, TOP, MAX_LANES = 9.0, 0.55, 0.75, 10.0  # inches, and so is the next line
 STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
-LEGEND_COLUMNS = 6
+LEGEND_COLUMNS = 5
 MAX_BARS = 4000  # more become a smear: shares of time per bin are drawn instead
 BINS = 320
 
@@ -103,7 +103,7 @@ class Chart(Figure):
         super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
         self.alt, self.name = f"{title}; {facts}.", name
         self.text(0.2 / WIDTH, 1 - 0.16 / height, title, size=12.5, weight="bold", va="top")
-        self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top")
+        self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top", wrap=True)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         image = base64.b64encode(self.png()).decode()

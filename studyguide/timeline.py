@@ -1,6 +1,6 @@
 """What happened when: one event schema for threads, processes, Redis and Kubernetes.
 
-Every role records `Event`s through a `Recorder`. Threads of one process share a list; processes
+Every role records events through a `Recorder`. Threads of one process share a list; processes
 append JSON lines to a file of their own in the run's `events` folder, one write per event, so that
 nothing recorded is lost when a process is killed. `Timeline` puts them together again.
 

@@ -400,7 +400,7 @@ def test_a_picture_carries_its_description_and_nothing_that_changes() -> None:
     chart = draw(sequential())
     with Image.open(io.BytesIO(chart.png())) as image:
         assert image.text == {"Description": chart.alt}
-        assert image.width == 1210
+        assert image.width == 990
 
 
 def test_all_charts_are_drawn_from_the_newest_logs(

@@ -135,7 +135,7 @@ function render({ model, el }) {
     pen.fillText(run.name, 4, y0 + 15);
     pen.font = "11px DejaVu Sans, sans-serif"; pen.textAlign = "right";
     run.lanes.forEach((name, lane) => pen.fillText(name, left - 6, middle(n, lane) + 4));
-    const peak = Math.max(1, ...run.queue.map(([, depth]) => depth));
+    const peak = Math.max(0, ...run.queue.map(([, depth]) => depth));
     pen.fillText("tiles in queue,", left - 6, floor + 18);
     pen.fillText(`peak ${peak}`, left - 6, floor + 31);
     pen.save();
@@ -147,7 +147,7 @@ function render({ model, el }) {
     pen.fillStyle = looks[KIND.enqueue][1];
     pen.beginPath(); pen.moveTo(x(0), floor + STRIP);
     run.queue.forEach(([from, depth], i) => {
-      const y = floor + STRIP - (depth / peak) * (STRIP - 6);
+      const y = floor + STRIP - (depth / (peak || 1)) * (STRIP - 6);
       pen.lineTo(x(from), y);
       pen.lineTo(x(run.queue[i + 1]?.[0] ?? from), y);
     });
