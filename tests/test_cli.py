@@ -182,7 +182,7 @@ def test_a_run_whose_worker_is_killed_on_purpose_counts_what_was_redelivered(cli
 
 
 WRONG = {
-    "z": (["z"], "The approach is 'z'. Use any of a b c d e f g, or all."),
+    "z": (["z"], "The approach is 'z'. Use any of a b c d e f g"),
     "a backend": (["a", "--backend", "clouds"], "The backend is 'clouds'. Use one of"),
     "an even kernel": (["a", "--kernel-size", "4"], "The kernel size is 4. Use an odd number"),
     "no kernel": (["f", "--kernel-size", "0"], "The kernel size is 0. Use an odd number"),

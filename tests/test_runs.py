@@ -235,7 +235,7 @@ def test_nothing_but_images_is_written_when_no_log_is_wanted(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"approach": "h"}, "The approach is 'h'. Use one of a b c d e f g"),
+        ({"approach": "z"}, "The approach is 'z'. Use one of a b c d e f g"),
         ({"backend": "clouds"}, "The backend is 'clouds'"),
         ({"faults": ["flaky:grain.png"]}, "The fault is 'flaky:grain.png'"),
         ({"tile_sise": 64}, "There is no setting 'tile_sise'"),

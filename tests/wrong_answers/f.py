@@ -109,6 +109,15 @@ def forgets_result(client, tile, digest):
     return False
 
 
+def locks(client, tile, digest):
+    with client.lock("lock"):
+        if client.hexists("results", tile):
+            return False
+        client.hset("results", tile, digest)
+        client.decr("left")
+    return True
+
+
 ONCE = """
 local first = redis.call('HSETNX', 'results', ARGV[1], ARGV[2])
 if first == 1 then redis.call('DECR', 'left') end
@@ -204,6 +213,7 @@ WRONG = {
         (counts_apart, "killed between two of your requests"),
         (counts_first, "another worker commits between"),
         (gives_up_on_watch_error, "catch WatchError"),
+        (locks, "still has your lock"),
         (forgets_result, "there is no result"),
         (says_nothing, "exactly one of the two"),
         (last_wins, "was overwritten"),

@@ -22,6 +22,16 @@ class Killed(BaseException):
     """Stands for SIGKILL: no `except Exception` of an answer survives it."""
 
 
+class Endless(BaseException):
+    """An answer sends request after request: it waits for what will not come."""
+
+
+def gives_up(request: int) -> None:
+    """End an answer that polls, about five seconds into a lock that nobody gives back."""
+    if request >= 50:
+        raise Endless
+
+
 def dies_at(number: int) -> Before:
     """Die before this request; what cleaning up would still send does not get through."""
 
