@@ -213,7 +213,7 @@ class Lease:
 
     @property
     def trial(self) -> int:
-        """How many times the tile was tried, this time included: failures and reclaims."""
+        """How often the tile was tried, this time, failures and reclaims included."""
         return self.attempt + self.deliveries - 1
 
 
