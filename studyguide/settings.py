@@ -24,7 +24,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < math.inf
+    is_truth = isinstance(value, bool)  # which Python takes for a number
+    return isinstance(value, (int, float)) and not is_truth and 0 < value < math.inf
 
 
 # The text of a setting explains its command-line option.

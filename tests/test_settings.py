@@ -84,7 +84,7 @@ def test_a_count_that_is_no_whole_number_from_1_on_is_refused(name: str, value: 
 
 
 @pytest.mark.parametrize("name", ["visibility_s", "backoff_s", "quiet_s", "patience_s"])
-@pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf, "3", None])
+@pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf, "3", None, True])
 def test_a_time_that_is_no_positive_number_of_seconds_is_refused(name: str, value: object) -> None:
     message = refused(value, **{name: value})
     assert name in message
@@ -95,7 +95,9 @@ def test_an_unknown_payload_is_refused() -> None:
     assert "file or redis" in refused("disk", payload="disk")
 
 
-junk = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+junk = (
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text() | st.binary()
+)
 junk |= st.lists(st.integers()) | st.dictionaries(st.text(), st.integers())
 
 
