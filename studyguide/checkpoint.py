@@ -8,6 +8,7 @@ roles share; `RedisStore` is for roles that share no folder and keeps the pixels
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,8 +93,9 @@ class FileStore(Store):
             file.write(body)
 
     def _read(self, job: ImageJob, name: str) -> bytes | None:
-        path = self._result_path(job, name)
-        return path.read_bytes() if path.exists() else None
+        with suppress(FileNotFoundError):
+            return self._result_path(job, name).read_bytes()
+        return None
 
     def _image_path(self, job: ImageJob) -> Path:
         return self.folder / f"{job.key}.npy"

@@ -2,11 +2,12 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -78,3 +79,19 @@ def free_port() -> int:
 def temporary_files(folder: Path) -> list[Path]:
     """Half-written files below a folder."""
     return sorted(folder.rglob("*.tmp"))
+
+
+def failing(function: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:
+    """The same function, which fails at its nth call on whatever thread."""
+    calls, lock = 0, threading.Lock()
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        with lock:
+            calls += 1
+            fails = calls == nth
+        if fails:
+            raise error
+        return function(*args, **kwargs)
+
+    return stand_in

@@ -3,13 +3,12 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from support import SMALL, temporary_files
+from support import SMALL, failing, temporary_files
 
 from studyguide import roles, service
 from studyguide.checkpoint import FileStore
@@ -50,18 +49,6 @@ def test_a_signal_is_heard_whichever_thread_the_kernel_gives_it_to(name: str) ->
 # the threads of g
 
 
-def failing(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
-    """The same function, whose nth and later calls fail."""
-    calls = iter(range(1, 1_000_000))
-
-    def stand_in(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) >= nth:
-            raise RuntimeError("planted")
-        return function(*args, **kwargs)
-
-    return stand_in
-
-
 STAGES = [
     (FileStore, "put_image"),
     (StreamQueue, "enqueue"),
@@ -86,7 +73,9 @@ def test_an_error_in_any_thread_of_g_ends_the_service_with_that_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = Random(seed)
-    monkeypatch.setattr(home, name, failing(getattr(home, name), rng.randint(1, 2)))
+    monkeypatch.setattr(
+        home, name, failing(getattr(home, name), rng.randint(1, 2), RuntimeError("planted"))
+    )
     places = {"images": two_images, "output": tmp_path / "out"}
     options = {"workers": rng.randint(1, 4), "queue_size": rng.randint(1, 4), "visibility_s": 0.3}
     settings = from_options({**SMALL, **options, **places})

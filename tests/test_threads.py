@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scheduler import Scheduler
-from support import temporary_files, wait_until
+from support import failing, temporary_files, wait_until
 
 from studyguide import images, threads, work
 from studyguide.approaches import APPROACHES
@@ -398,22 +398,6 @@ def test_each_stage_has_lanes_of_its_own_in_the_timeline(
     else:
         assert lanes("load") <= {"loader-0", "loader-1"}
         assert lanes("assemble", "save") == {f"assembler {n}.png" for n in range(len(SIZES))}
-
-
-def failing(function: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:
-    """The same function, which fails at its nth call on whatever thread."""
-    calls, lock = 0, threading.Lock()
-
-    def stand_in(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        with lock:
-            calls += 1
-            fails = calls == nth
-        if fails:
-            raise error
-        return function(*args, **kwargs)
-
-    return stand_in
 
 
 STAGES = [
