@@ -12,6 +12,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,23 @@ RESULTS = Path(__file__).parent / "results"
 Seconds = dict[str, list[float]]  # the times of each variant, a round each
 
 
-def interleave(variants: Mapping[str, Callable[[], object]], rounds: int) -> Seconds:
-    """Time variants by turns, so that a busy moment hits all; a first round is not counted."""
+def interleave(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Seconds:
+    """Time variants by turns, so that a busy moment hits all; a first round is not counted.
+
+    `around` gets the name of a variant, and what it does before and after is not timed.
+    """
     seconds: Seconds = {name: [] for name in variants}
     for counted in range(-1, rounds):
         for name, variant in variants.items():
-            start = time.perf_counter()
-            variant()
-            if counted >= 0:
-                seconds[name].append(time.perf_counter() - start)
+            with around(name):
+                start = time.perf_counter()
+                variant()
+                if counted >= 0:
+                    seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

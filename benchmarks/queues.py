@@ -25,6 +25,7 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+import psutil
 import redis
 
 from benchmarks.harness import Seconds, interleave, main, ratios, spread, table
@@ -385,6 +386,35 @@ def within(seconds: int) -> Iterator[None]:
 
 # --- measuring -----------------------------------------------------------------------------------
 
+LEFT_UP = ("dask", "ray")  # their processes watch each other, and take one that stands for dead
+
+
+class System:
+    """A system whose processes stand still while it is not asked: most poll while they wait."""
+
+    def __init__(self, name: str, url: str, stack: ExitStack) -> None:
+        me = psutil.Process()
+        before = set(me.children(recursive=True))
+        self.send: Send = stack.enter_context(SYSTEMS[name](url))
+        for kind in KINDS:
+            self.send(kind, 4)
+        after = set() if name in LEFT_UP else set(me.children(recursive=True))
+        self._processes = after - before
+        stack.callback(self._signal, signal.SIGCONT)
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let its processes run, and find their feet."""
+        self._signal(signal.SIGCONT)
+        self.send("no-op", 4)
+        yield
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        for each in self._processes:
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+
 
 COUNTS = {"no-op": 400, "256 KiB": 50, "blur": 50}
 OURS = ("e", "f", "g")
@@ -427,7 +457,7 @@ def redelivery(url: str, visibility_s: float) -> float:
 
 
 def measure(quick: bool, systems: Sequence[str] = tuple(SYSTEMS)) -> dict[str, Any]:
-    sends: dict[str, Send] = {}
+    up: dict[str, System] = {}
     absent: dict[str, str] = {}
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -435,16 +465,13 @@ def measure(quick: bool, systems: Sequence[str] = tuple(SYSTEMS)) -> dict[str, A
             server = stack.enter_context(RedisServer.start(Path(folder) / name, persistent=False))
             try:
                 with within(60):
-                    send = stack.enter_context(SYSTEMS[name](server.url))
-                    for kind in KINDS:
-                        send(kind, 4)
-                sends[name] = send
+                    up[name] = System(name, server.url, stack)
                 print(f"{name} is up", file=sys.stderr, flush=True)
             except Exception as error:
                 cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
                 absent[name] = f"{type(error).__name__}: {str(error)[:200]}{cause}"
                 print(f"{name}: {absent[name]}", file=sys.stderr, flush=True)
-        seconds = {kind: by_turns(sends, kind, quick) for kind in KINDS}
+        seconds = {kind: by_turns(up, kind, quick) for kind in KINDS}
         window_s = 1.0
         with RedisServer.start(Path(folder) / "kill", persistent=False) as server:
             lost = [redelivery(server.url, window_s) for _ in range(1 if quick else 5)]
@@ -458,11 +485,11 @@ def measure(quick: bool, systems: Sequence[str] = tuple(SYSTEMS)) -> dict[str, A
     }
 
 
-def by_turns(sends: dict[str, Send], kind: str, quick: bool) -> Seconds:
+def by_turns(up: dict[str, System], kind: str, quick: bool) -> Seconds:
     """Seconds that a tile takes, round by round."""
-    counts = {name: count_of(kind, name, quick) for name in sends}
-    runs = {name: partial(send, kind, counts[name]) for name, send in sends.items()}
-    seconds = interleave(runs, 1 if quick else 5)
+    counts = {name: count_of(kind, name, quick) for name in up}
+    runs = {name: partial(system.send, kind, counts[name]) for name, system in up.items()}
+    seconds = interleave(runs, 1 if quick else 5, lambda name: up[name].awake())
     return {name: [each / counts[name] for each in times] for name, times in seconds.items()}
 
 
@@ -494,7 +521,8 @@ def report(data: dict[str, Any]) -> str:
 
 {data["server"]}, two workers; a round has {data["counts"]["no-op"]} no-ops and
 {data["counts"]["blur"]} tiles (e, f and g: five times as many). Pixels travel through Redis
-everywhere, there and back. All systems are up at once, each on a server of its own, and take turns.
+everywhere, there and back. All systems are up at once, each on a server of its own, and take turns;
+but for dask and ray, those that wait are stopped meanwhile, as most of them poll.
 What a run adds to the queue in e, f and g (files of events) is left out.
 
 {table(header, rows)}

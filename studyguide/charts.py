@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from studyguide import images
 from studyguide.errors import UsageError
 from studyguide.report import RunReport, newest_log, read_log
-from studyguide.timeline import SPANS, Event, Timeline
+from studyguide.timeline import SPANS, Event, Timeline, critical_path
 
 logger = logging.getLogger(__name__)
 
 Lane = tuple[str, str]  # (process, thread)
+Segment = tuple[Lane, float, float]  # lane, start and end in seconds from the start of the run
 Floats = NDArray[np.float64]
 
 # Kind of bar -> (legend, colour, hatch, ink of the hatch): the same in every chart, and never
@@ -65,6 +66,7 @@ FAULTS = {
 
 INK, GREY, FAINT = "#1A1A1A", "#5F5F5F", "#E4E4E4"
 HALO = [withStroke(linewidth=2.5, foreground="white")]
+PATH: Any = {"color": "black", "linewidth": 1.6, "solid_joinstyle": "miter"}
 SIGN: Any = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": HALO}
 OWN: Any = {
     "font.family": "DejaVu Sans",
@@ -205,6 +207,19 @@ class Scene:
         lanes = held + self._threads(fault.process)
         return lanes[0] if lanes and _lane(fault) not in lanes else _lane(fault)
 
+    def path(self) -> list[Segment]:
+        """The critical path, spans that follow each other on a lane taken together."""
+        parts: list[Segment] = []
+        for span in critical_path(self.timeline):
+            lane, start, end = _lane(span), self.at(span.start), self.at(span.end)
+            if parts and parts[-1][0] == lane:
+                start = parts.pop()[1]
+            elif parts:
+                start = max(start, min(parts[-1][2], end))  # it waited until then
+            if lane in self.spans:  # else a process started, for all of its threads
+                parts.append((lane, start, end))
+        return parts
+
     def loser(self, reclaim: Event) -> tuple[Lane, float] | None:
         """The lane that a tile was taken from, and when that lane went silent."""
         name, tile = reclaim.detail.get("from_worker"), (reclaim.image, reclaim.tile)
@@ -301,6 +316,7 @@ def timeline_figure(report: RunReport) -> Chart:
     queue.set_xlabel("seconds from the start of the run")
     _name_lanes(lanes, rows, every=ceil(0.13 / unit))
     _draw_bars(lanes, scene, rows)
+    _draw_path(lanes, scene, rows)
     _draw_faults(lanes, scene, rows)
     _draw_work(work, scene, f"workers\nblurring\n{scene.blurring():.0f} %")
     _draw_queue(queue, timeline)
@@ -383,7 +399,15 @@ def _pile(axes: Axes, shares: dict[str, Floats], edges: Floats, base: float, hei
         low = high
 
 
+def _draw_path(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
+    """A line under the spans that the end of the run waited for, from lane to lane."""
+    ends = [(moment, rows[lane] - 0.43) for lane, *times in scene.path() for moment in times]
+    axes.plot(*np.array(ends or np.empty((0, 2))).T, gid="path", **PATH)
+
+
 def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
+    near = 0.03 * axes.get_xlim()[1]  # as wide as a sign
+    last: dict[Lane, tuple[float, float]] = {}  # where the sign before it on its lane stands
     for fault in scene.faults:
         x, y = scene.at(fault.start), rows[scene.lane(fault)]
         loser = scene.loser(fault) if fault.stage == "reclaim" else None
@@ -392,7 +416,9 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
             axes.annotate("", (x, y), (loser[1], rows[loser[0]]), arrowprops=arrow, gid="reclaim")
         else:
             sign = FAULTS[fault.stage][0] + str(fault.attempt) * (fault.stage == "retry")
-            beside = {"lost": 0.25, "failed": -0.25}.get(fault.stage, 0.0)  # they come together
+            before, height = last.get(scene.lane(fault), (-near, 0.0))
+            beside = (0.45 if height <= 0 else -0.45) if x - before < near else 0.0
+            last[scene.lane(fault)] = (x, beside)
             axes.text(x, y + beside, sign, gid=fault.stage, **SIGN)
 
 
@@ -427,7 +453,7 @@ def _legend(scene: Scene) -> list[Artist]:
         for stage, (sign, label, _) in FAULTS.items()
         if stage in stages
     ]
-    return [*bars, *signs]
+    return [*bars, Line2D([], [], label="critical path", **PATH), *signs]
 
 
 # --- the comparison ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred a
 """
 
 import hashlib
+import logging
 import os
 import re
 import struct
@@ -13,16 +14,24 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from isal import isal_zlib
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from studyguide.errors import ImageError, UsageError, explained
 from studyguide.tiles import Pixels
+
+try:
+    import imagecodecs
+
+    logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # Pillow will tell, with the name
+except ImportError:  # the extra `fast`: Pillow alone decodes, too
+    imagecodecs = None  # type: ignore[assignment]
 
 FORMATS = {".png": ("PNG",), ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO")}
 FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
@@ -30,6 +39,7 @@ FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 
 
@@ -109,6 +119,8 @@ def _check_format(path: Path, found: str) -> None:
 
 
 def _convert(image: Image.Image) -> Pixels:
+    if imagecodecs and (pixels := _decode_plain(image)) is not None:
+        return pixels
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     mode = image.mode
@@ -118,6 +130,20 @@ def _convert(image: Image.Image) -> Pixels:
     wanted = "RGBA" if see_through else "L" if mode in ("1", "L") else "RGB"
     # `convert` copies where there is nothing to convert: half the time of decoding.
     return np.asarray(image if mode == wanted else image.convert(wanted))
+
+
+def _decode_plain(image: Image.Image) -> Pixels | None:
+    """Decode a PNG that needs no conversion by libpng; None if it does, or if it is damaged."""
+    if not isinstance(image, PngImageFile) or image.mode not in ("L", "RGB", "RGBA"):
+        return None
+    if image.tile[0].args != image.mode or image.info.keys() & {"transparency", "loop"}:
+        return None
+    with suppress(Exception):  # Pillow will tell
+        body = Path(str(image.filename)).read_bytes()
+        if b"eXIf" not in body and body.endswith(PNG_END):
+            pixels: Pixels = imagecodecs.png_decode(body)
+            return pixels
+    return None
 
 
 def _scale(samples: np.ndarray) -> Pixels:
@@ -160,7 +186,7 @@ def encode_png(pixels: Pixels) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, PNG_COLOURS[channels], 0, 0, 0)
     body = isal_zlib.compress(filtered.data, PNG_LEVEL)
-    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b""))
+    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), PNG_END)
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

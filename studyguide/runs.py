@@ -100,16 +100,10 @@ def run(
     elif chosen.on_cluster:
         run_id = resume or f"{time.time_ns():x}"
         with _folder(run_id, resumable) as folder:
-            noted = {"approach": approach, "settings": settings}  # what `--resume` needs to know
-            with images.atomic(folder / "run.json") as file:
-                file.write(json.dumps(noted, default=str).encode())
-            images.sweep(checked.output)
-            recorder = Recorder(events)
-            with _kind(backend, keep)(checked, approach, folder, recorder) as cluster:
-                cluster.run_id, cluster.chaos, cluster.faults = run_id, chaos, planted
-                if backend == "local":
-                    recorder.mark("run")
-                chosen.on_cluster(cluster)
+            _note(folder, approach, settings)
+            cluster = _kind(backend, keep)(checked, approach, folder, Recorder(events))
+            cluster.run_id, cluster.chaos, cluster.faults = run_id, chaos, planted
+            _run_cluster(chosen.on_cluster, cluster)
     _tell_unfinished(paths, events)
     where = "local" if chosen.on_threads else backend
     made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
@@ -153,6 +147,14 @@ def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: 
     function(Run(settings, recorder))
 
 
+def _run_cluster(function: Callable[[Any], None], cluster: Cluster) -> None:
+    images.sweep(cluster.settings.output)
+    with cluster:
+        if isinstance(cluster, LocalCluster):
+            cluster.recorder.mark("run")  # on Kubernetes the clock starts with the roles
+        function(cluster)
+
+
 @contextmanager
 def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
     """The folder of a run on a cluster; it is kept if the run is cut short and can be resumed."""
@@ -181,6 +183,12 @@ def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
 
 def _place(run_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"studyguide-{run_id}"
+
+
+def _note(folder: Path, approach: str, settings: dict[str, Any]) -> None:
+    """Write down what `--resume` needs to know."""
+    with images.atomic(folder / "run.json") as file:
+        file.write(json.dumps({"approach": approach, "settings": settings}, default=str).encode())
 
 
 def _settings_of(run_id: str, approach: str) -> dict[str, Any]:

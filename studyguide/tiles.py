@@ -78,9 +78,15 @@ def window(image: Pixels, tile: Tile, radius: int) -> Pixels:
     uint8 array, shape (tile.height + 2 radius, tile.width + 2 radius[, C])
         Pixels beyond the image's edge repeat the nearest one.
     """
-    top, left = tile.y0 - radius, tile.x0 - radius
-    bottom, right = tile.y1 + radius, tile.x1 + radius
     height, width = image.shape[:2]
-    inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-    beyond = [(max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))]
-    return np.pad(inside, beyond + [(0, 0)] * (image.ndim - 2), mode="edge")
+    top, left = tile.y0 - radius, tile.x0 - radius
+    y0, y1 = max(top, 0), min(tile.y1 + radius, height)
+    x0, x1 = max(left, 0), min(tile.x1 + radius, width)
+    shape = (tile.height + 2 * radius, tile.width + 2 * radius, *image.shape[2:])
+    copy = np.empty(shape, np.uint8)  # numpy.pad takes twice as long
+    rows = copy[y0 - top : y1 - top]
+    rows[:, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    rows[:, : x0 - left] = image[y0:y1, x0 : x0 + 1]
+    rows[:, x1 - left :] = image[y0:y1, x1 - 1 : x1]
+    copy[: y0 - top], copy[y1 - top :] = rows[0], rows[-1]
+    return copy

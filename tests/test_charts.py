@@ -232,6 +232,18 @@ def test_each_span_is_one_box_at_its_time() -> None:
     )
 
 
+def test_a_line_marks_the_critical_path_from_the_start_to_the_end() -> None:
+    timeline = pool()
+    axes = draw(timeline).axes[0]
+    (line,) = [line for line in axes.lines if line.get_gid() == "path"]
+    x, y = line.get_data()
+    assert [x[0], x[-1]] == pytest.approx([0, timeline.seconds])
+    assert list(x) == sorted(x)
+    lanes = [lane for lane, _, _ in Scene(timeline).path()]
+    assert len(set(lanes)) > 2
+    assert len(set(y)) == len(set(lanes))
+
+
 def test_too_many_spans_become_shares_of_time() -> None:
     timeline = pool(10, 4000, blur=0.01)
     assert len(timeline.of(*SPANS)) > 4 * MAX_BARS

@@ -384,6 +384,41 @@ def seeds() -> list[tuple[str, bytes]]:
     ]
 
 
+@st.composite
+def pngs(draw: st.DrawFn) -> bytes:
+    """A PNG that people may have, of any mode, sometimes with a bit flipped or its end cut off."""
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    mode = draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]))
+    picture = Image.fromarray(noise(height, width, 3, draw(st.integers(0, 99))))
+    options = draw(st.sampled_from([{}, {"optimize": True}, {"exif": rotated(6)}, {"bits": 2}]))
+    if draw(st.booleans()) and mode in ("L", "RGB"):
+        options = options | {"transparency": 7 if mode == "L" else (1, 2, 3)}
+    body = bytearray(encoded(picture.convert("L" if ";" in mode else mode), "PNG", **options))
+    if draw(st.booleans()):
+        body[draw(st.integers(0, len(body) - 1))] ^= 1 << draw(st.integers(0, 7))
+        del body[draw(st.sampled_from([len(body), draw(st.integers(0, len(body)))])) :]
+    return bytes(body)
+
+
+@given(body=pngs())
+def test_with_and_without_the_fast_decoder_the_same_files_give_the_same_pixels(
+    body: bytes,
+) -> None:
+    assert images.imagecodecs
+    outcomes = []
+    for codecs in (images.imagecodecs, None):
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(images, "imagecodecs", codecs)
+            patch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+            path = Path(folder) / "a.png"
+            path.write_bytes(body)
+            try:
+                outcomes.append(images.load(path).tolist())
+            except ImageError:
+                outcomes.append("refused")
+    assert outcomes[0] == outcomes[1]
+
+
 @given(data=st.data())
 def test_a_damaged_file_is_refused_with_an_image_error_or_still_gives_pixels(
     seeds: list[tuple[str, bytes]], data: st.DataObject

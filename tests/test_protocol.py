@@ -10,6 +10,7 @@ import copy
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -257,6 +258,12 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+@cache
+def model_of(text: str, kinds: tuple[str, str]) -> Model:
+    """One for all examples: it remembers the states from which all came to an end."""
+    return Model(text, kinds, faults=0)
+
+
 class Protocol(RuleBasedStateMachine):
     """Three workers, two assemblers and a coordinator, and all that may befall them."""
 
@@ -277,7 +284,7 @@ class Protocol(RuleBasedStateMachine):
 
     @initialize(kinds=st.sampled_from([("flaky", "poison"), ("erratic", "flaky")]))
     def begin(self, kinds: tuple[str, str]) -> None:
-        self.model = Model(PROTOCOL, kinds, faults=0)
+        self.model = model_of(self.text, kinds)
         self.kinds = self.model.kinds
         self.put_image()
         self.queue.enqueue(JOB, JOB.tiles)
@@ -304,8 +311,10 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         if hasattr(self, "model"):
+            world = self.world(self.queue.small)
             self.model.before = self.faults
-            self.model.check_state(self.world(self.queue.small))
+            self.model.check_state(world)
+            self.model.settle(world)  # if all actors died now, others would come to an end
 
     def check_call(self, command: str, args: tuple[Any, ...], what: Any) -> None:
         """The model's view of a call that succeeded."""
@@ -594,3 +603,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 def test_whatever_happens_on_a_real_server_nothing_is_lost(server: RedisServer) -> None:
     run_state_machine_as_test(machine(server), settings=QUICK)
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS.keys() - EQUIVALENT), ids=" ".join)
+def test_the_machine_notices_each_write_that_is_left_out_or_swapped(
+    name: Name, server: RedisServer
+) -> None:
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine(server, MUTANTS[name]), settings=QUICK)

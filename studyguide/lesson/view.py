@@ -27,10 +27,9 @@ from studyguide.charts import (
     timeline_figure,
 )
 from studyguide.report import RunReport
-from studyguide.timeline import Event, critical_path
+from studyguide.timeline import Event
 
 KINDS = list(LOOKS)
-Segment = tuple[int, float, float]  # lane, start and end in seconds from the start of the run
 
 
 def explore(report: RunReport, other: RunReport | None = None) -> "RunView":
@@ -141,19 +140,10 @@ class Picture:
         return {"start": start, "end": end, "of": found}
 
     @cached_property
-    def path(self) -> list[Segment]:
-        """The critical path, spans that follow each other on a lane taken together."""
-        parts: list[Segment] = []
-        for span in critical_path(self.scene.timeline) if self.ended else ():
-            lane = self.row.get((span.process, span.lane), -1)
-            start, end = self.scene.at(span.start), self.scene.at(span.end)
-            if parts and parts[-1][0] == lane:
-                start = parts.pop()[1]
-            elif parts:
-                start = max(start, min(parts[-1][2], end))  # it waited until then
-            if lane >= 0:  # else a process started, for all of its threads
-                parts.append((lane, start, end))
-        return parts[:MAX_BARS]
+    def path(self) -> list[tuple[int, float, float]]:
+        """The critical path: row, start and end of each part."""
+        parts = self.scene.path()[:MAX_BARS] if self.ended else []
+        return [(self.row[lane], start, end) for lane, start, end in parts]
 
     @cached_property
     def marks(self) -> list[dict[str, Any]]:
