@@ -114,7 +114,7 @@ distclean: clean ## remove the environments as well
 $(PEERS)/ready: $(READY) benchmarks/peers/requirements.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
 	$(BIN)/uv pip install --quiet --system-certs --python $(PEERS)/bin/python \
-		--requirement benchmarks/peers/requirements.txt --editable .
+		--requirement benchmarks/peers/requirements.txt --editable ".[fast]"
 	@touch $@
 
 # uv installs in seconds what takes pip more than a minute; where it cannot be had, pip does it.

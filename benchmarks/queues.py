@@ -72,6 +72,7 @@ class BenchWorker(StreamWorker):
 
 
 NOTHING = np.zeros((1, 1), np.uint8)
+TILES_OF_AN_IMAGE = 25
 
 
 def stream_worker(url: str, ready: Any, stop: Any, threads: int, visibility_s: float = 3.0) -> None:
@@ -157,19 +158,28 @@ def streams(url: str, processes_: int, threads: int) -> Iterator[Send]:
     link = Link(url)
     queue, store = StreamQueue(link), RedisStore(link)
 
+    def collect(kind: str, jobs: int) -> None:
+        link = Link(url)
+        queue, store = StreamQueue(link), RedisStore(link)
+        while jobs:
+            for ready in queue.read_ready("bench"):
+                if kind != "no-op":
+                    for index, reference in queue.results(ready.job).items():
+                        store.result(ready.job, ready.job.tiles[index], reference)
+                queue.finish(ready, "saved")
+                jobs -= 1
+
     def send(kind: str, count: int) -> None:
-        job = job_of(kind, count)
-        if kind != "no-op":
-            store.put_image(job, np.zeros(job.shape, np.uint8))
-        for at in range(0, count, ENQUEUE_BATCH):
-            queue.enqueue(job, job.tiles[at : at + ENQUEUE_BATCH])
-        ready: list[Any] = []
-        while not ready:
-            ready = queue.read_ready("bench")
-        if kind != "no-op":
-            for index, reference in queue.results(job).items():
-                store.result(job, job.tiles[index], reference)
-        queue.finish(ready[0], "saved")
+        size = count if kind == "no-op" else TILES_OF_AN_IMAGE
+        jobs = [job_of(kind, min(size, count - at)) for at in range(0, count, size)]
+        collector = Thread(target=collect, args=(kind, len(jobs)))
+        collector.start()
+        for job in jobs:
+            if kind != "no-op":
+                store.put_image(job, np.zeros(job.shape, np.uint8))
+            for at in range(0, len(job.tiles), ENQUEUE_BATCH):
+                queue.enqueue(job, job.tiles[at : at + ENQUEUE_BATCH])
+        collector.join()
 
     with processes(stream_worker, url, processes_, threads):
         yield send

@@ -249,7 +249,8 @@ def critical_path(timeline: Timeline) -> list[Event]:
     a span is what ended last of all that had to end before it could: the span before it on its
     lane, or the start of its process; `load` before `split` and `enqueue`; `enqueue`, or an earlier
     delivery, before `wait`; `transfer` before `assemble`, that of the image's last tile where all
-    of it is assembled at once; `assemble` before `save`.
+    of it is assembled at once; `assemble` before `save`; `save`, which frees a place in memory,
+    before a `load` that had to wait for one.
     """
     spans, causes = _causes(timeline)
     saves = [n for n, span in enumerate(spans) if span.stage == "save"]
@@ -265,19 +266,26 @@ def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
     spans = _by_end(timeline)
     left = Counter(span.image for span in spans if span.stage == "transfer")
     last: dict[object, int] = {}  # what is over -> the span that ended it, the last of several
-    causes = []
+    causes: list[int] = []
+    saves: list[int] = []
     for n, span in enumerate(spans):
         lane, tile = (span.process, span.lane), (span.image, span.tile)
         before = max(last.get(lane, -1), last.get(span.process, -1))
-        again = last.get(("wait", tile), -1) if span.stage == "wait" else -1
-        if again >= 0 and spans[before].end < span.start - IDLE_S:
-            causes.append(again)  # the worker was free: it was the lease that had to lapse
+        freed = -1  # what a free thread waited for: a lease that had to lapse, a place in memory
+        if span.stage == "wait":
+            freed = last.get(("wait", tile), -1)
+        elif span.stage == "load":
+            freed = next((m for m in reversed(saves) if spans[m].end <= span.start), -1)
+        if freed >= 0 and spans[before].end < span.start - IDLE_S:
+            causes.append(freed)
         else:
             causes.append(max(before, *(last.get(key, -1) for key in _needs(span))))
         left[span.image] -= span.stage == "transfer"
         last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n}
         if span.stage == "start":
             last[span.process] = n
+        if span.stage == "save":
+            saves.append(n)
         if not left[span.image] and ("assemble", span.image) not in last:
             last.setdefault(("whole", span.image), n)
     return spans, causes

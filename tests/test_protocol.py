@@ -83,7 +83,10 @@ def test_every_write_of_the_protocol_has_a_mutant() -> None:
 P = "{sg}:"
 JOB = ImageJob.of("two.png", np.zeros((16, 32), np.uint8), 16, Blur.of(5))
 MAX_ATTEMPTS = 2
+MAX_FAULTS = 5  # of an example, to leave time for work in between
 NTH = st.integers(0, 3)  # which of those that can
+# Writes after which a script stops: mostly it does not.
+TEAR = st.sampled_from([None, None, None, 0, 1, 2, 3, 4])
 LONG_S = 1000.0  # no lease is idle for so long by itself
 WORKERS, ASSEMBLERS = ("w0", "w1", "w2"), ("a0", "a1")
 
@@ -233,6 +236,13 @@ class Twin(StreamQueue):
         self.link(self._make_groups)
         self.small.keys.clear()
 
+    def forget(self, stream: str) -> None:
+        """One stream vanishes with its group."""
+        time.sleep(0.002)
+        self.link(lambda client: client.delete(P + stream))
+        self.link(self._make_groups)
+        del self.small.keys[P + stream]
+
     def save(self) -> Any:
         """What a server that dies now would come back with."""
         dumped = self.link(lambda c: {key: c.dump(key) for key in c.keys(P + "*")})
@@ -280,14 +290,14 @@ class Protocol(RuleBasedStateMachine):
         self.announced: dict[str, Announcement] = {}
         self.saved: list[Any] = []
         self.lost = False
-        self.faults = 0
+        self.faults = self.step = 0
 
-    @initialize(kinds=st.sampled_from([("flaky", "poison"), ("erratic", "flaky")]))
-    def begin(self, kinds: tuple[str, str]) -> None:
+    @initialize(kinds=st.sampled_from([("flaky", "poison"), ("erratic", "flaky")]), tear=TEAR)
+    def begin(self, kinds: tuple[str, str], tear: int | None) -> None:
         self.model = model_of(self.text, kinds)
         self.kinds = self.model.kinds
         self.put_image()
-        self.queue.enqueue(JOB, JOB.tiles)
+        self.attempt(lambda: self.queue.enqueue(JOB, JOB.tiles), tear)
 
     def put_image(self) -> None:
         self.queue.both("HSET", f"{P}src:{JOB.key}", 0, "pixels")
@@ -315,6 +325,7 @@ class Protocol(RuleBasedStateMachine):
             self.model.before = self.faults
             self.model.check_state(world)
             self.model.settle(world)  # if all actors died now, others would come to an end
+            self.step += 1
 
     def check_call(self, command: str, args: tuple[Any, ...], what: Any) -> None:
         """The model's view of a call that succeeded."""
@@ -333,43 +344,64 @@ class Protocol(RuleBasedStateMachine):
     def due(self, small: SmallRedis) -> bool:
         return not any(small.keys.get(f"{P}delayed", {}).values())
 
-    def attempt(self, action: Callable[[], Any]) -> bool:
+    def attempt(self, action: Callable[[], Any], tear: int | None = None) -> bool:
         """Whether a call succeeded; one that is torn leaves its caller as it was."""
+        self.queue.tear = tear if self.faults < MAX_FAULTS else None
         try:
             action()
         except Torn:
             self.faults += 1
             return False
+        finally:
+            self.queue.tear = None
         return True
 
     # -- the coordinator
 
-    @rule(which=st.sampled_from([(0,), (1,), (0, 1)]))
-    def enqueue(self, which: tuple[int, ...]) -> None:
-        if not self.queue.state(JOB):
-            self.put_image()
-            self.attempt(lambda: self.queue.enqueue(JOB, [JOB.tiles[n] for n in which]))
+    def ended(self) -> bool:
+        return f"{P}state:{JOB.key}" in self.queue.small.keys
+
+    def enqueued(self) -> int:
+        return len(self.queue.small.keys.get(f"{P}enq:{JOB.key}", ()))
+
+    @precondition(lambda self: not self.ended() and self.rarely(self.enqueued() < len(TILES)))
+    @rule(which=st.sampled_from([(0,), (1,), (0, 1)]), tear=TEAR)
+    def enqueue(self, which: tuple[int, ...], tear: int | None) -> None:
+        self.put_image()
+        self.attempt(lambda: self.queue.enqueue(JOB, [JOB.tiles[n] for n in which]), tear)
 
     @precondition(lambda self: f"{P}delayed" in self.queue.small.keys)
-    @rule()
-    def promote(self) -> None:
+    @rule(tear=TEAR)
+    def promote(self, tear: int | None) -> None:
         self.queue.hasten()
-        self.attempt(self.queue.promote)
+        self.attempt(self.queue.promote, tear)
 
-    @rule(again=st.booleans())
-    def audit(self, again: bool) -> None:
-        if self.queue.state(JOB):
-            return
+    @precondition(lambda self: not self.ended() and self.rarely(not self.in_flight()))
+    @rule(again=st.booleans(), tear=TEAR)
+    def audit(self, again: bool, tear: int | None) -> None:
         missing: list[Any] = []
-        if self.attempt(lambda: missing.extend(self.queue.audit(JOB))) and missing and again:
+        if self.attempt(lambda: missing.extend(self.queue.audit(JOB)), tear) and missing and again:
             self.put_image()
             self.attempt(lambda: self.queue.enqueue(JOB, missing))
 
     @rule()
     def reap(self) -> None:
         before = {stream: self.queue.leases(stream) for stream in GROUPS}
-        self.attempt(self.queue.reap)
+        self.queue.reap()
         assert before == {stream: self.queue.leases(stream) for stream in GROUPS}
+        for stream in GROUPS:
+            found = self.queue.small.get(P + stream, Stream())
+            busy = {owner for owner, *_ in found.pending.values()}
+            beating = {name for name in WORKERS if f"{P}hb:{name}" in self.queue.small.keys}
+            assert found.consumers <= busy | beating, "a consumer that is gone is not forgotten"
+
+    def rarely(self, often: bool) -> bool:
+        """True when `often` is, and at each seventh step: what seldom changes a thing."""
+        return often or self.step % 7 == 0
+
+    def in_flight(self) -> bool:
+        stream = self.queue.small.get(P + "tasks", Stream())
+        return bool(stream.entries) or f"{P}delayed" in self.queue.small.keys
 
     # -- workers
 
@@ -396,51 +428,56 @@ class Protocol(RuleBasedStateMachine):
         self.take(worker, lambda: self.queue.read(worker))
 
     @precondition(lambda self: len(self.held) < len(WORKERS) and self.overdue("tasks"))
-    @rule(nth=NTH)
-    def reclaim(self, nth: int) -> None:
+    @rule(nth=NTH, tear=TEAR)
+    def reclaim(self, nth: int, tear: int | None) -> None:
         worker = self.idle_worker(nth)
-        self.take(worker, lambda: self.queue.reclaim(worker, LONG_S))
+        self.take(worker, lambda: self.queue.reclaim(worker, LONG_S), tear)
+        for entry, (_, idle, _) in self.queue.small.get(P + "tasks", Stream()).pending.items():
+            there = entry in self.queue.small.get(P + "tasks", Stream()).entries
+            assert there or idle < LONG_S * 1000 or tear is not None, "a lease of nothing stays"
 
-    def take(self, worker: str, call: Callable[[], list[Lease]]) -> None:
+    def take(self, worker: str, call: Callable[[], list[Lease]], tear: int | None = None) -> None:
         found: list[Lease] = []
-        if self.attempt(lambda: found.extend(call())) and found:
+        if self.attempt(lambda: found.extend(call()), tear) and found:
             (self.held[worker],) = found
 
     @precondition(lambda self: self.held)
-    @rule(nth=NTH, result=st.sampled_from([GOOD, GOOD, BAD]))
-    def commit(self, nth: int, result: str) -> None:
+    @rule(nth=NTH, result=st.sampled_from([GOOD, GOOD, GOOD, BAD]), tear=TEAR)
+    def commit(self, nth: int, result: str, tear: int | None = None) -> None:
         worker = self.busy_worker(nth)
         lease = self.held[worker]
         if self.kinds[str(lease.tile.index)] == "poison":
-            self.fail(nth, 0)
+            self.fail(nth, 0, tear)
             return
         self.faults += result == BAD
         self.queue.both("HSET", f"{P}out:{JOB.key}", lease.tile.index, "pixels")
-        if self.attempt(lambda: self.queue.commit(lease, result.encode())):
+        if self.attempt(lambda: self.queue.commit(lease, result.encode()), tear):
             del self.held[worker]
 
     @precondition(lambda self: self.held)
-    @rule(nth=NTH, delay_s=st.sampled_from([0, 600]))
-    def fail(self, nth: int, delay_s: float) -> None:
+    @rule(nth=NTH, delay_s=st.sampled_from([0, 600]), tear=TEAR)
+    def fail(self, nth: int, delay_s: float, tear: int | None = None) -> None:
         worker = self.busy_worker(nth)
         lease = self.held[worker]
         if self.kinds[str(lease.tile.index)] == "flaky" and lease.attempt > 1:
-            self.commit(nth, GOOD)
-        elif self.attempt(lambda: self.queue.fail(lease, "error", delay_s, MAX_ATTEMPTS)):
+            self.commit(nth, GOOD, tear)
+        elif self.attempt(lambda: self.queue.fail(lease, "error", delay_s, MAX_ATTEMPTS), tear):
             del self.held[worker]
 
     @precondition(lambda self: self.held)
-    @rule(nth=NTH)
-    def give_back(self, nth: int) -> None:
+    @rule(nth=NTH, tear=TEAR)
+    def give_back(self, nth: int, tear: int | None) -> None:
         worker = self.busy_worker(nth)
-        if self.attempt(lambda: self.queue.give_back(worker, [self.held[worker]])):
+        if self.attempt(lambda: self.queue.give_back(worker, [self.held[worker]]), tear):
             del self.held[worker]
 
     @precondition(lambda self: self.held)
-    @rule(nth=NTH)
-    def beat(self, nth: int) -> None:
+    @rule(nth=NTH, late=st.booleans())
+    def beat(self, nth: int, late: bool) -> None:
         worker = self.busy_worker(nth)
         entry = self.held[worker].entry
+        if late and entry in self.queue.leases("tasks"):
+            self.queue.expire("tasks", entry)
         if self.attempt(lambda: self.queue.beat("tasks", worker, 600, [entry])):
             assert P + f"hb:{worker}" in self.queue.small.keys
             pending = self.queue.small.get(P + "tasks", Stream()).pending
@@ -466,11 +503,11 @@ class Protocol(RuleBasedStateMachine):
             (self.announced[name],) = found
 
     @precondition(lambda self: self.announced)
-    @rule(nth=NTH)
-    def assemble(self, nth: int) -> None:
+    @rule(nth=NTH, tear=TEAR)
+    def assemble(self, nth: int, tear: int | None = None) -> None:
         """As StreamAssembler._finish does."""
         name = sorted(self.announced)[nth % len(self.announced)]
-        if self.attempt(lambda: self.finish(self.announced[name])):
+        if self.attempt(lambda: self.finish(self.announced[name]), tear):
             del self.announced[name]
 
     def finish(self, announcement: Announcement) -> None:
@@ -486,12 +523,7 @@ class Protocol(RuleBasedStateMachine):
             state = "partial" if missing else "saved"
         self.queue.finish(announcement, state)
 
-    # -- what may befall them; no more than five times, to leave time for work in between
-
-    @precondition(lambda self: self.faults < 5 and self.queue.tear is None)
-    @rule(writes=st.integers(0, 5))
-    def tear_the_next_script(self, writes: int) -> None:
-        self.queue.tear = writes
+    # -- what may befall them
 
     @precondition(lambda self: self.held or self.announced)
     @rule(nth=NTH)
@@ -500,22 +532,33 @@ class Protocol(RuleBasedStateMachine):
         self.held.pop(name, None)
         self.announced.pop(name, None)
 
-    @precondition(lambda self: self.faults < 5 and any(map(self.queue.leases, GROUPS)))
-    @rule(nth=NTH)
-    def expire(self, nth: int) -> None:
+    @precondition(lambda self: self.faults < MAX_FAULTS and any(map(self.queue.leases, GROUPS)))
+    @rule(nth=NTH, other=NTH)
+    def expire(self, nth: int, other: int) -> None:
+        """A lease lapses, and often another worker takes it over while its owner still lives."""
         leases = [(stream, entry) for stream in GROUPS for entry in self.queue.leases(stream)]
-        self.queue.expire(*leases[nth % len(leases)])
+        stream, entry = leases[nth % len(leases)]
+        self.queue.expire(stream, entry)
         self.queue.compare()
         self.faults += 1
+        if stream == "tasks" and len(self.held) < len(WORKERS) and self.overdue("tasks") and other:
+            self.reclaim(other, None)
 
-    @precondition(lambda self: self.faults < 5)
+    @precondition(lambda self: self.faults < MAX_FAULTS and self.queue.leases("tasks"))
+    @rule()
+    def lose_the_tasks(self) -> None:
+        """The stream vanishes, and nothing else does."""
+        self.queue.forget("tasks")
+        self.lost, self.faults = True, self.faults + 1
+
+    @precondition(lambda self: self.faults < MAX_FAULTS)
     @rule()
     def plant_garbage(self) -> None:
         self.queue.both("XADD", f"{P}tasks", "*", "spec", "garbage")
         self.queue.compare()
         self.faults += 1
 
-    @precondition(lambda self: self.faults < 5 and self.is_busy())
+    @precondition(lambda self: self.faults < MAX_FAULTS and self.is_busy())
     @rule()
     def flush(self) -> None:
         self.queue.flush()
@@ -526,13 +569,13 @@ class Protocol(RuleBasedStateMachine):
     def note_what_is_on_disk(self) -> None:
         self.saved.append(self.queue.save())
 
-    @precondition(lambda self: self.saved and self.faults < 5)
+    @precondition(lambda self: self.saved and self.faults < MAX_FAULTS)
     @rule()
     def come_back_with_what_was_on_disk(self) -> None:
         self.queue.load(self.saved.pop())
         self.lost, self.faults = True, self.faults + 1
 
-    @precondition(lambda self: self.faults < 5 and self.is_busy())
+    @precondition(lambda self: self.faults < MAX_FAULTS and self.is_busy())
     @rule()
     def restart_the_server(self) -> None:
         self.server.kill()
@@ -568,14 +611,13 @@ class Protocol(RuleBasedStateMachine):
             for entry in self.queue.leases(stream):
                 self.queue.expire(stream, entry)
         if f"{P}delayed" in self.queue.small.keys:
-            self.promote()
-        self.audit(again=True)
-        for step, may in (
-            (self.read, self.fresh("tasks")),
-            (self.reclaim, self.overdue("tasks")),
-        ):
-            if may:
-                step(0)
+            self.promote(None)
+        if not self.ended():
+            self.audit(again=True, tear=None)
+        if self.fresh("tasks"):
+            self.read(0)
+        if self.overdue("tasks") and len(self.held) < len(WORKERS):
+            self.reclaim(0, None)
         if self.fresh("ready") or self.overdue("ready"):
             self.read_ready()
 

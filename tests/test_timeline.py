@@ -462,6 +462,14 @@ def work(enqueued: float, started: float) -> list[list[Event]]:
     ]
 
 
+def test_a_loader_that_had_to_wait_for_a_place_in_memory_waited_for_a_save() -> None:
+    loader = on("loader", span("load", 0, 1), span("load", 5, 6, image="b.png"))
+    one = on("one", span("assemble", 1, 2), span("save", 2, 5))
+    two = on("two", span("assemble", 6, 7, image="b.png"), span("save", 7, 8, image="b.png"))
+    steps = ["load loader", "assemble one", "save one", "load loader", "assemble two", "save two"]
+    assert path_of(loader, one, two) == steps
+
+
 TAIL = [
     "wait worker",
     "blur worker",
