@@ -104,7 +104,7 @@ def play(point: Point, costs: Costs, like: RunReport) -> float:
 def measure(quick: bool) -> dict[str, Any]:
     warm_up()
     samples: dict[Point, list[Sample]] = defaultdict(list)
-    for _ in range(1 if quick else 3):
+    for _ in range(1 if quick else 5):
         for point in (*FITTED, *HELD_OUT):
             samples[point].append(record(point))
     return validate(samples)

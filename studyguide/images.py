@@ -39,7 +39,6 @@ FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 
 
@@ -140,10 +139,19 @@ def _decode_plain(image: Image.Image) -> Pixels | None:
         return None
     with suppress(Exception):  # Pillow will tell
         body = Path(str(image.filename)).read_bytes()
-        if b"eXIf" not in body and body.endswith(PNG_END):
+        kinds = list(_chunk_kinds(body))
+        if kinds[-1] == b"IEND" and b"eXIf" not in kinds:
             pixels: Pixels = imagecodecs.png_decode(body)
             return pixels
     return None
+
+
+def _chunk_kinds(png: bytes) -> Iterator[bytes]:
+    at = 8
+    while at < len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        yield kind
+        at += length + 12
 
 
 def _scale(samples: np.ndarray) -> Pixels:
@@ -186,7 +194,7 @@ def encode_png(pixels: Pixels) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, PNG_COLOURS[channels], 0, 0, 0)
     body = isal_zlib.compress(filtered.data, PNG_LEVEL)
-    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), PNG_END)
+    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
