@@ -22,15 +22,10 @@ from studyguide.redis_server import RedisServer
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `pytest -n 2`: tests that start many processes themselves run in one process, the rest beside it.
-CROWDED = {"test_browser", "test_chaos", "test_cli", "test_cluster", "test_containers"}
-CROWDED |= {
-    "test_kubernetes",
-    "test_lesson",
-    "test_lesson_cluster",
-    "test_lesson_live",
-    "test_runs",
-}
+# `pytest -n 2`: most tests that start many processes themselves run in one process, the rest beside
+# it; both take about as long.
+CROWDED = {"test_browser", "test_chaos", "test_cli", "test_cluster", "test_lesson"}
+CROWDED |= {"test_lesson_live", "test_runs"}
 
 
 class Schedule(LoadScopeScheduling):

@@ -236,6 +236,17 @@ def test_whatever_became_of_its_file_a_window_is_refused_or_of_the_right_shape(
             assert (found.shape, found.dtype) == (JOB.window_shape(TILE), np.uint8)
 
 
+def test_an_image_that_was_damaged_is_not_there_any_more(files: FileStore, folder: Path) -> None:
+    """So that the coordinator puts it there again."""
+    assert not files.holds(JOB)
+    files.put_image(JOB, noise())
+    assert files.holds(JOB)
+    (folder / f"{JOB.key}.npy").write_bytes(b"damage")
+    with pytest.raises(MessageError):
+        files.window(JOB, TILE)
+    assert not files.holds(JOB)
+
+
 def test_an_image_file_that_holds_code_is_not_run(files: FileStore, folder: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:

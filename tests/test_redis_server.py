@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -192,6 +193,23 @@ def test_the_password_is_in_no_process_list(server: RedisServer) -> None:
             lines.append(path.read_bytes())
     assert any(f"127.0.0.1:{server.port}".encode() in line for line in lines)
     assert not any(password in line for line in lines)
+
+
+def test_the_password_is_no_argument_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis overwrites its command line, but only once it runs."""
+    arguments: list[str] = []
+
+    def start(name: str, argv: list[str], *rest: Any) -> Child:
+        arguments.extend(argv)
+        return Child(name, argv, *rest)
+
+    monkeypatch.setattr(redis_server, "Child", start)
+    with RedisServer.start(tmp_path, persistent=False) as server:
+        password = server.url.split("@")[0].rpartition(":")[2]
+    assert len(arguments) >= 2
+    assert [argument for argument in arguments if password in argument] == []
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system has no /proc")
