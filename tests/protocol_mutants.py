@@ -32,6 +32,33 @@ EQUIVALENT: dict[Name, str] = {
     "rejects still has the announcement and repeats all of it",
 }
 
+# What the state machine on a real server does not see in its 60 examples, by the beginning of the
+# line: a script has to be torn in one place, and a certain step to come next. The model, which tries
+# all, sees these too. An XACK left out of `reclaim` changes nothing on a server from 7.0 on.
+SELDOM = (
+    ("left out", "audit", "announce_if_complete(job, spec, total)"),
+    ("left out", "conclude", "redis.call('HDEL', key('dead', job), til"),
+    ("left out", "fail", "conclude(job, spec, tile, total)"),
+    ("left out", "finish", "redis.call('SADD', key('done', job), til"),
+    ("left out", "reclaim", "redis.call('XACK', key(stream), group, e"),
+    ("left out", "reject", "redis.call('SREM', key('done', job), til"),
+    ("swapped", "commit", "conclude(job, spec, tile, total)"),
+    ("swapped", "conclude", "redis.call('HDEL', key('dead', job), til"),
+    ("swapped", "discard", "redis.call('XADD', key('dlq'), '*', 'ent"),
+    ("swapped", "fail", "if redis.call('HEXISTS', key('res', job)"),
+    ("swapped", "finish", "for _, tile in ipairs(redis.call('HKEYS'"),
+    ("swapped", "finish", "redis.call('SET', key('state', job), sta"),
+    ("swapped", "promote", "put(spec, tile, attempt)"),
+    ("swapped", "reject", "redis.call('SREM', key('done', job), til"),
+)
+
+
+def is_seldom(name: Name) -> bool:
+    """Whether the state machine may miss a mutant."""
+    return any(
+        name[:2] == (what, where) and name[2].startswith(line) for what, where, line in SELDOM
+    )
+
 
 def mutants(text: str) -> Iterator[tuple[Name, str]]:
     """(what is done, command, line) and the mutated text."""

@@ -112,13 +112,18 @@ def test_whatever_is_given_makes_settings_or_is_refused_with_a_remedy(
         assert from_options(vars(parser.parse_args(to_options(settings)))) == settings
 
 
-@given(name=st.sampled_from(sorted(OPTIONS)), text=st.text())
+texts = st.text() | st.integers(-3, 3).map(str) | st.floats().map(str)
+
+
+@given(name=st.sampled_from(sorted(OPTIONS)), text=texts)
 def test_whatever_text_an_option_gets_makes_settings_or_is_refused(name: str, text: str) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_options(parser)
     (flag,) = (a.option_strings[0] for a in parser._actions if a.dest == name)
     with suppress(UsageError, argparse.ArgumentError):
-        from_options(vars(parser.parse_args([f"{flag}={text}"])))
+        settings = from_options(vars(parser.parse_args([f"{flag}={text}"])))
+        counts = (settings.workers, settings.tile_size, settings.queue_size, settings.instances)
+        assert min(*counts, settings.images_in_memory, settings.delivery.max_attempts) >= 1
 
 
 # --- settings as options -------------------------------------------------------------------------

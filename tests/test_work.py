@@ -167,6 +167,7 @@ def test_an_image_name_that_is_a_path_or_no_name_is_refused(name: object) -> Non
         {"shape": [10, "14"]},
         {"shape": "10"},
         {"shape": None},
+        {"shape": [1 << 17, 1 << 17], "tile_size": 1},
         {"tile_size": 0},
         {"tile_size": 2.5},
         {"source": 5},
@@ -323,7 +324,10 @@ values = st.recursive(
 )
 
 
-@given(field=st.sampled_from(sorted(json.loads(JOB.to_json()))), value=values)
+sides = st.lists(st.integers(-3, 300), min_size=2, max_size=3)
+
+
+@given(field=st.sampled_from(sorted(json.loads(JOB.to_json()))), value=values | sides)
 def test_a_job_with_any_field_changed_is_refused_or_its_tiles_cover_its_image_once(
     field: str, value: object
 ) -> None:
@@ -331,6 +335,7 @@ def test_a_job_with_any_field_changed_is_refused_or_its_tiles_cover_its_image_on
         job = parse_job(json.dumps({**json.loads(JOB.to_json()), field: value}))
     except MessageError:
         return
+    assert min(*job.shape, job.tile_size) > 0
     height, width = job.shape[:2]
     assert sum(math.prod(job.core_shape(tile)[:2]) for tile in job.tiles) == height * width
 
