@@ -33,8 +33,8 @@ EQUIVALENT: dict[Name, str] = {
 }
 
 # What the state machine on a real server does not see in its 60 examples, by the beginning of the
-# line: a script has to be torn in one place, and a certain step to come next. The model, which tries
-# all, sees these too. An XACK left out of `reclaim` changes nothing on a server from 7.0 on.
+# line: a script has to be torn in one place, and a certain step to come next. The model, which
+# tries all, sees these too. An XACK left out of `reclaim` changes nothing from Redis 7.0 on.
 SELDOM = (
     ("left out", "audit", "announce_if_complete(job, spec, total)"),
     ("left out", "conclude", "redis.call('HDEL', key('dead', job), til"),
