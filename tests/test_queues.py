@@ -195,8 +195,16 @@ def test_dead_tiles_complete_a_job_too(queue: StreamQueue) -> None:
     queue.enqueue(JOB, JOB.tiles)
     for _ in JOB.tiles:
         queue.fail(take(queue), "no luck", 0, max_attempts=1)
+    assert queue.dead(JOB) == {tile.index for tile in JOB.tiles}
     (announcement,) = queue.read_ready("a")
     assert announcement.job == JOB
+
+
+def test_an_announcement_is_reclaimed_from_an_assembler_that_is_silent(queue: StreamQueue) -> None:
+    do_all(queue)
+    (announcement,) = queue.read_ready("a")
+    assert queue.reclaim_ready("b", 60) == []
+    assert queue.reclaim_ready("b", 0) == [announcement]
 
 
 def test_a_failure_that_is_told_twice_counts_once(queue: StreamQueue, client: redis.Redis) -> None:
