@@ -39,6 +39,13 @@ FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
+# Chunks that leave pixels as they are stored. Others make them transparent, turn or move them.
+PLAIN = {
+    *(b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP"),
+    b"sBIT",
+    b"bKGD",
+    b"pHYs",
+}
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 
 
@@ -135,12 +142,12 @@ def _decode_plain(image: Image.Image) -> Pixels | None:
     """Decode a PNG that needs no conversion by libpng; None if it does, or if it is damaged."""
     if not isinstance(image, PngImageFile) or image.mode not in ("L", "RGB", "RGBA"):
         return None
-    if image.tile[0].args != image.mode or image.info.keys() & {"transparency", "loop"}:
+    if image.tile[0].args != image.mode:  # other than 8 bits a sample
         return None
     with suppress(Exception):  # Pillow will tell
         body = Path(str(image.filename)).read_bytes()
         kinds = list(_chunk_kinds(body))
-        if kinds[-1] == b"IEND" and b"eXIf" not in kinds:
+        if kinds[-1] == b"IEND" and PLAIN.issuperset(kinds):
             pixels: Pixels = imagecodecs.png_decode(body)
             return pixels
     return None

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from support import temporary_files
 
 from studyguide import images
@@ -384,26 +385,69 @@ def seeds() -> list[tuple[str, bytes]]:
     ]
 
 
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description
+xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+def text_chunks(words: str) -> PngInfo:
+    """A rotation as XMP or as ImageMagick's profile, or a comment."""
+    info, exif = PngInfo(), rotated(6).tobytes()
+    if words == "xmp":
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+    elif words == "profile":
+        info.add_text("Raw profile type exif", f"\nexif\n{len(exif):8d}\n{exif.hex()}\n")
+    else:
+        info.add_text("Comment", words)
+    return info
+
+
+def by_hand(pixels: np.ndarray, interlaced: bool) -> bytes:
+    """A PNG as Pillow does not write it: RGB of 8 or 16 bits, its rows in one go or as Adam7."""
+    height, width, _ = pixels.shape
+    steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
+    steps = [*steps, (1, 0, 2, 1)] if interlaced else [(0, 0, 1, 1)]
+    passes = [pixels[y::down, x::right] for y, x, down, right in steps]
+    rows = [b"\0" + row.tobytes() for some in passes if some.size for row in some]
+    deep = 8 * pixels.dtype.itemsize
+    header = struct.pack(">IIBBBBB", width, height, deep, 2, 0, 0, int(interlaced))
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(b"".join(rows)), b"IEND": b""}
+    sealed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(sealed)
+
+
 @st.composite
 def pngs(draw: st.DrawFn) -> bytes:
-    """A PNG that people may have, of any mode, sometimes with a bit flipped or its end cut off."""
+    """A PNG that people may have, of any kind, sometimes with a bit flipped or its end cut off."""
     height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    mode = draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]))
-    picture = Image.fromarray(noise(height, width, 3, draw(st.integers(0, 99))))
-    options = draw(st.sampled_from([{}, {"optimize": True}, {"exif": rotated(6)}, {"bits": 2}]))
-    if draw(st.booleans()) and mode in ("L", "RGB"):
-        options = options | {"transparency": 7 if mode == "L" else (1, 2, 3)}
-    body = bytearray(encoded(picture.convert("L" if ";" in mode else mode), "PNG", **options))
+    pixels = noise(height, width, 3, draw(st.integers(0, 99)))
+    mode = draw(st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "by hand"]))
+    if mode == "by hand":
+        deep = draw(st.sampled_from([np.dtype("u1"), np.dtype(">u2")]))
+        body = bytearray(by_hand(pixels.astype(deep), draw(st.booleans())))
+    else:
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+        if mode != "I;16":
+            picture = Image.fromarray(pixels).convert(mode)
+        words = st.sampled_from(["xmp", "profile", "hello"]).map(text_chunks)
+        with_text = st.builds(lambda info: {"pnginfo": info}, words)
+        frames: dict[str, Any] = {"save_all": True, "append_images": [picture]}
+        plain: list[dict[str, Any]] = [{}, {"optimize": True}, {"exif": rotated(6)}, {"bits": 2}]
+        options = dict(draw(st.sampled_from([*plain, {"dpi": (72, 72)}, frames]) | with_text))
+        if draw(st.booleans()) and mode in ("L", "RGB"):
+            options["transparency"] = 7 if mode == "L" else (1, 2, 3)
+        body = bytearray(encoded(picture, "PNG", **options))
     if draw(st.booleans()):
         body[draw(st.integers(0, len(body) - 1))] ^= 1 << draw(st.integers(0, 7))
         del body[draw(st.sampled_from([len(body), draw(st.integers(0, len(body)))])) :]
     return bytes(body)
 
 
-@given(body=pngs())
-def test_with_and_without_the_fast_decoder_the_same_files_give_the_same_pixels(
-    body: bytes,
-) -> None:
+def both_ways(body: bytes) -> list[Any]:
+    """What `load` makes of a PNG with and without the fast decoder."""
     assert images.imagecodecs
     outcomes = []
     for codecs in (images.imagecodecs, None):
@@ -416,7 +460,29 @@ def test_with_and_without_the_fast_decoder_the_same_files_give_the_same_pixels(
                 outcomes.append(images.load(path).tolist())
             except ImageError:
                 outcomes.append("refused")
-    assert outcomes[0] == outcomes[1]
+    return outcomes
+
+
+@given(body=pngs())
+def test_with_and_without_the_fast_decoder_the_same_files_give_the_same_pixels(
+    body: bytes,
+) -> None:
+    fast, slow = both_ways(body)
+    assert fast == slow
+
+
+@pytest.mark.parametrize("words", ["xmp", "profile"])
+def test_a_rotation_that_is_noted_as_text_is_applied(words: str) -> None:
+    picture = Image.fromarray(noise(5, 9, 3))
+    fast, slow = both_ways(encoded(picture, "PNG", pnginfo=text_chunks(words)))
+    assert fast == slow == np.rot90(noise(5, 9, 3), -1).tolist()
+
+
+@pytest.mark.parametrize("deep", ["u1", ">u2"])
+def test_an_interlaced_png_is_as_one_that_is_not(deep: str) -> None:
+    pixels = noise(9, 7, 3).astype(deep) * (257 if deep == ">u2" else 1)
+    for interlaced in (False, True):
+        assert both_ways(by_hand(pixels.astype(deep), interlaced)) == [noise(9, 7, 3).tolist()] * 2
 
 
 @given(data=st.data())
