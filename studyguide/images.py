@@ -40,12 +40,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
 # Chunks that leave pixels as they are stored. Others make them transparent, turn or move them.
-PLAIN = {
-    *(b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"iCCP"),
-    b"sBIT",
-    b"bKGD",
-    b"pHYs",
-}
+PLAIN = set(b"IHDR IDAT IEND gAMA cHRM sRGB iCCP sBIT bKGD pHYs".split())
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 
 
