@@ -114,6 +114,29 @@ class Lesson:
             f"{ledger['lost']} lost, {ledger['dead_letters']} dead"
         )
 
+    @staticmethod
+    def claim(sentence: str, holds: object, **values: object) -> None:
+        """Print a sentence about an outcome, after checking it.
+
+        Parameters
+        ----------
+        sentence : str
+            What the lesson states.
+        holds : object
+            Whether it is true here.
+        **values
+            What it was computed from; the error shows them.
+
+        Raises
+        ------
+        AssertionError
+            If the sentence is false, so that no reader sees it beside an output that refutes it.
+        """
+        if not holds:
+            found = ", ".join(f"{name} = {value!r}" for name, value in values.items())
+            raise AssertionError(f"False here: {sentence} ({found})")
+        print(f"✓ {sentence}")
+
     def close(self) -> str:
         """Remove what the lesson made and say what is left: no thread, no process, no file."""
         self._workshop.cleanup()
