@@ -4,37 +4,77 @@ They lie around the working folder (the repository, or a copy that `studyguide i
 this package (a repository that is installed in place), or inside it (an installed wheel).
 """
 
+import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from studyguide.errors import UsageError
+from studyguide.errors import StudyguideError, UsageError, explained
 
 PARTS = ("notebooks", "images/input", "k8s")
+# A file of this name marks the course: many people have a folder that is called k8s or notebooks.
+MARK = "notebooks/01_a_sequential.ipynb"
+LEFT_OUT = ("__pycache__", ".ipynb_checkpoints")
 PACKAGE = Path(__file__).resolve().parent
 
 
 def find(part: str) -> Path:
-    """A folder of the course, one of `PARTS`. Raises UsageError if it is nowhere."""
+    """Find a folder of the course, one of `PARTS`. Raises UsageError if it is nowhere."""
     here = Path.cwd().resolve()
-    for around in (here, *here.parents, PACKAGE.parent, PACKAGE / "course"):
-        if (around / part).is_dir():
-            return around / part
-    problem = f"No folder {part} is to be found"
-    raise UsageError(problem, "Start in the course's own folder, or make one: studyguide init DIR")
+    return _first((here, *here.parents, *_own())) / part
 
 
 def copy(folder: Path) -> None:
-    """Make a folder with all that a learner needs: whole, or not at all.
+    """Make a folder with all that a learner needs, atomically, from the files of this package.
 
-    Raises UsageError if there is something of that name.
+    Links and special files are left out.
+
+    Raises UsageError if there is something of that name or it lies inside a part of the course;
+    StudyguideError if it cannot be written, for example to a full disk.
     """
-    if folder.exists():
+    source, target = _first(_own()), folder.resolve()
+    if os.path.lexists(folder):
         raise UsageError(f"{folder} is there already", "Name a folder that is not there yet")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        whole = Path(name) / folder.name
-        for part in PARTS:
-            ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-            shutil.copytree(find(part), whole / part, ignore=ignored)
-        whole.rename(folder)
+    for path in (source / part for part in PARTS):
+        if path.resolve() != path:
+            raise UsageError(f"{path} is a link", "Put the folder itself there")
+        if target.is_relative_to(path):
+            raise UsageError(f"{folder} lies inside {path}", "Name a folder outside of it")
+    remedy = "Free some space or name another folder"
+    with explained(StudyguideError, f"{folder} cannot be made", remedy):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".studyguide-") as name:
+            whole = Path(name) / "course"
+            for part in PARTS:
+                _copy_files(source / part, whole / part)
+            whole.rename(target)
+
+
+def _own() -> tuple[Path, Path]:
+    """The places of the package's own files: of a wheel, of a repository."""
+    return PACKAGE / "course", PACKAGE.parent
+
+
+def _first(places: Iterable[Path]) -> Path:
+    """The first of these folders that is the course: it has the mark and all parts."""
+    for place in places:
+        if (place / MARK).is_file() and all((place / part).is_dir() for part in PARTS):
+            return place
+    problem = f"No folder with the course ({', '.join(PARTS)}) is to be found"
+    raise UsageError(problem, "Start in the course's own folder, or make one: studyguide init DIR")
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files, but not what links lead to. The first OSError ends it."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for around, folders, names in os.walk(source, onerror=fail):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        there = target / Path(around).relative_to(source)
+        there.mkdir(parents=True)
+        for path in (Path(around, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                shutil.copyfile(path, there / path.name)

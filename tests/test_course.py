@@ -1,24 +1,44 @@
 """The course's files are found from wherever one starts, and copied whole."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from studyguide import course
 from studyguide.__main__ import main
-from studyguide.errors import UsageError
+from studyguide.errors import StudyguideError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_course(folder: Path) -> Path:
+    for part in course.PARTS:
+        (folder / part).mkdir(parents=True)
+    (folder / course.MARK).touch()
+    return folder
 
 
 @pytest.mark.parametrize("part", course.PARTS)
 def test_parts_are_found_from_any_folder_inside_the_course(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / part).mkdir(parents=True)
-    (tmp_path / "notebooks" / "deep").mkdir(parents=True)
+    (make_course(tmp_path) / "notebooks" / "deep").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks" / "deep")
     assert course.find(part) == tmp_path / part
+
+
+@pytest.mark.parametrize("missing", [course.MARK, *course.PARTS])
+@pytest.mark.parametrize("part", course.PARTS)
+def test_folders_of_the_same_names_that_are_not_the_course_are_passed_over(
+    part: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_course(tmp_path)
+    (tmp_path / missing).rename(tmp_path / "away")
+    monkeypatch.chdir(tmp_path)
+    assert course.find(part) == ROOT / part
 
 
 @pytest.mark.parametrize("part", course.PARTS)
@@ -32,7 +52,7 @@ def test_parts_are_found_around_the_package_from_outside_the_course(
 def test_parts_that_are_nowhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course, "PACKAGE", tmp_path / "site-packages" / "studyguide")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"No folder k8s is to be found\. .*studyguide init DIR"):
+    with pytest.raises(UsageError, match=r"No folder with the course .*studyguide init DIR"):
         course.find("k8s")
 
 
@@ -60,10 +80,83 @@ def test_init_touches_nothing_that_is_there(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_copy_that_breaks_off_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The course of an installed wheel, with a few files in each part."""
+    monkeypatch.setattr(course, "PACKAGE", tmp_path / "site" / "studyguide")
+    own = make_course(tmp_path / "site" / "studyguide" / "course")
+    for part in course.PARTS:
+        for name in "abc":
+            (own / part / name).write_text(f"{part} {name}")
+    return own
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_init_takes_the_files_of_the_package_and_not_of_the_folder_around(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "PARTS", ("notebooks", "nowhere"))
-    with pytest.raises(UsageError, match="nowhere"):
+    (make_course(tmp_path / "other") / "k8s" / "private").touch()
+    monkeypatch.chdir(tmp_path / "other")
+    course.copy(Path("mine"))
+    assert names(tmp_path / "other" / "mine") == names(package)
+
+
+def test_init_copies_no_link_and_nothing_that_a_link_leads_to(
+    package: Path, tmp_path: Path
+) -> None:
+    before = names(package)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "diary").touch()
+    (package / "k8s" / "folder").symlink_to(tmp_path / "private")
+    (package / "k8s" / "file").symlink_to(tmp_path / "private" / "diary")
+    (package / "k8s" / "loop").symlink_to(package)
+    os.mkfifo(package / "k8s" / "pipe")
+    course.copy(tmp_path / "mine")
+    assert names(tmp_path / "mine") == before
+    (package / "images" / "input").rename(tmp_path / "photos")
+    (package / "images" / "input").symlink_to(tmp_path / "photos")
+    with pytest.raises(UsageError, match="input is a link"):
+        course.copy(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("part", course.PARTS)
+def test_init_makes_no_copy_inside_of_what_it_copies(
+    part: str, package: Path, tmp_path: Path
+) -> None:
+    before = names(package)
+    (tmp_path / "way").symlink_to(package / part)
+    for folder in (package / part / "deep" / "mine", tmp_path / "way" / "mine"):
+        with pytest.raises(UsageError, match=r"lies inside .*Name a folder outside of it"):
+            course.copy(folder)
+    assert names(package) == before
+
+
+def test_init_ends_at_the_first_file_for_which_there_is_no_room(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def copy_one_file(source: Path, target: Path) -> None:
+        copied.append(source)
+        target.write_text("half of it")
+        if len(copied) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", copy_one_file)
+    monkeypatch.setattr(shutil, "copy2", copy_one_file)  # what `copytree` takes
+    before = names(tmp_path)
+    with pytest.raises(StudyguideError, match=r"mine cannot be made \(No space left on device\)"):
         course.copy(tmp_path / "mine")
-    assert list(tmp_path.iterdir()) == []
+    assert len(copied) == 2
+    assert names(tmp_path) == before
+
+
+def test_init_can_make_a_folder_with_as_long_a_name_as_the_system_allows(
+    package: Path, tmp_path: Path
+) -> None:
+    course.copy(tmp_path / ("n" * 255))
+    assert names(tmp_path / ("n" * 255)) == names(package)
