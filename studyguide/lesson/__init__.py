@@ -30,14 +30,15 @@ from studyguide.charts import AXIS, TOP, WIDTH, Chart
 from studyguide.cluster import Cluster, LocalCluster
 from studyguide.doctor import describe
 from studyguide.errors import UsageError
+from studyguide.measures import Span
+from studyguide.measures import covered as covered
+from studyguide.measures import peak as peak
 from studyguide.report import RunReport
 from studyguide.runs import run
 from studyguide.tiles import Pixels
 
 if TYPE_CHECKING:
     from studyguide.lesson.predict import Guess
-
-Span = tuple[float, float]  # start and end, in seconds
 
 
 class Lesson:
@@ -187,21 +188,6 @@ def spans(report: RunReport, *stages: str, image: str = "") -> list[Span]:
     """When a run was in these stages, with every image or with this one."""
     events = report.timeline.of(*stages)
     return [(event.start, event.end) for event in events if image in ("", event.image)]
-
-
-def covered(times: Iterable[Span]) -> float:
-    """Seconds in which at least one of the spans was open: overlaps count once."""
-    total, until = 0.0, float("-inf")
-    for start, end in sorted(times):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
-
-
-def peak(times: Iterable[Span]) -> int:
-    """How many of the spans were open at once, at most; one may start as another ends."""
-    steps = sorted(step for start, end in times for step in ((start, 1), (end, -1)))
-    return int(np.cumsum([change for _, change in steps]).max(initial=0))
 
 
 # --- pictures ------------------------------------------------------------------------------------

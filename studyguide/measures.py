@@ -1,0 +1,266 @@
+"""Figures of a run, computed from its events: work, bounds, shares, overlaps and waits.
+
+The lessons print these. Each function states its unit: CPU seconds are what cores spend and do not
+grow on a busy machine; wall seconds are what a clock shows and do. No function divides one by the
+other without saying so.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from studyguide.timeline import SPANS, Event, Timeline, critical_path
+
+Span = tuple[float, float]  # start and end, in seconds
+# The stages of a tile that never overlap. A hand-over may: the taker can be done before `put` ends.
+CHAIN = ("split", "blur", "assemble")
+
+
+def cpu_s(event: Event) -> float:
+    """CPU seconds that a span recorded, at most its wall seconds; 0 where it recorded none."""
+    return float(min(event.detail.get("cpu_s", 0.0), event.seconds))
+
+
+def stage_cpu_s(timeline: Timeline) -> dict[str, float]:
+    """CPU seconds of each stage that occurs, summed over all threads; waits are left out."""
+    found: dict[str, float] = defaultdict(float)
+    for event in timeline.of(*SPANS):
+        if event.stage != "wait":
+            found[event.stage] += cpu_s(event)
+    return {stage: found[stage] for stage in SPANS if stage in found}
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LowerBound:
+    """The wall seconds below which no schedule of the same work can end.
+
+    `work_s` is the CPU seconds of all stages. `chain_s` is the CPU seconds of the longest chain of
+    steps that cannot overlap: load `image`, cut, blur and place one of its tiles, save it.
+    """
+
+    work_s: float
+    cores: int
+    chain_s: float
+    image: str
+
+    @property
+    def shared_s(self) -> float:
+        """Wall seconds of the work if all cores work all the time."""
+        return self.work_s / self.cores
+
+    @property
+    def seconds(self) -> float:
+        """The bound in wall seconds: the greater of the shared work and the chain."""
+        return max(self.shared_s, self.chain_s)
+
+
+def lower_bound(timeline: Timeline, cores: int) -> LowerBound:
+    """Bound the wall time of a run from below, from CPU seconds alone.
+
+    Parameters
+    ----------
+    cores : int
+        Cores that all threads and processes of the run share.
+    """
+    chains = _chains(timeline)
+    image = max(chains, key=chains.__getitem__, default="")
+    work_s = sum(stage_cpu_s(timeline).values())
+    return LowerBound(work_s, cores, chains.get(image, 0.0), image)
+
+
+def _chains(timeline: Timeline) -> dict[str, float]:
+    """CPU seconds of the longest chain of each image that was saved.
+
+    Of a step that was done several times the shortest counts: nobody knows which one was needed.
+    """
+    least: dict[tuple[str, str, int], float] = {}
+    for event in timeline.of("load", "save", *CHAIN):
+        step = (event.stage, event.image, event.tile)
+        least[step] = min(cpu_s(event), least.get(step, float("inf")))
+    tiles: dict[tuple[str, int], float] = defaultdict(float)
+    ends: dict[str, float] = defaultdict(float)
+    for (stage, image, tile), spent in least.items():
+        if stage in CHAIN:
+            tiles[image, tile] += spent
+        else:
+            ends[image] += spent
+    longest: dict[str, float] = {}
+    for (image, _), spent in tiles.items():
+        longest[image] = max(spent, longest.get(image, 0.0))
+    return {
+        event.image: ends[event.image] + longest.get(event.image, 0.0)
+        for event in timeline.of("save")
+    }
+
+
+@dataclass(frozen=True)
+class Payoff:
+    """What a distributed run can gain over a sequential one, in CPU seconds on both sides.
+
+    `alone_s` is the CPU seconds of the sequential job on its one core. `fixed_s` and `shared_s` are
+    the least wall seconds of the distributed run for its process starts and for everything else,
+    with all its cores at work.
+    """
+
+    alone_s: float
+    fixed_s: float
+    shared_s: float
+
+    @property
+    def speed_up(self) -> float:
+        """Times as fast as the sequential job, at most, for a job of this size."""
+        return _ratio(self.alone_s, self.fixed_s + self.shared_s)
+
+    @property
+    def limit(self) -> float:
+        """Times as fast, at most, for a job so large that the starts no longer count."""
+        return _ratio(self.alone_s, self.shared_s)
+
+    @property
+    def pays_from(self) -> float:
+        """How many times as large a job must be for the gain to cover the starts.
+
+        Infinite where no size pays.
+        """
+        gain_s = self.alone_s - self.shared_s
+        return self.fixed_s / gain_s if gain_s > 0 else float("inf")
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else float("inf")
+
+
+def payoff(alone: Timeline, distributed: Timeline, cores: int) -> Payoff:
+    """Compare a sequential run with a distributed one of the same job by their CPU seconds.
+
+    Parameters
+    ----------
+    alone, distributed : Timeline
+        A run of approach a, and one of d to g on the same images.
+    cores : int
+        Cores that all processes of the distributed run share.
+    """
+    spent = stage_cpu_s(distributed)
+    fixed_s = spent.pop("start", 0.0)
+    lanes = {(event.process, event.lane) for event in distributed.of("blur")}
+    blur_s = spent.get("blur", 0.0) / max(1, min(cores, len(lanes)))
+    shared_s = max(sum(spent.values()) / cores, blur_s)
+    return Payoff(sum(stage_cpu_s(alone).values()), fixed_s / cores, shared_s)
+
+
+# --- shares of the wall time ---------------------------------------------------------------------
+
+
+def path_s(timeline: Timeline) -> dict[str, float]:
+    """Wall seconds of the critical path by stage, the longest first.
+
+    Steps of the path do not overlap, so they add up to no more than the run. The rest of the run is
+    time between two steps: a hand-over, or a thread that waited for a core.
+    """
+    found: dict[str, float] = defaultdict(float)
+    until = timeline.start
+    for event in critical_path(timeline):
+        found[event.stage] += max(0.0, event.end - max(event.start, until))
+        until = max(until, event.end)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def spans(timeline: Timeline, *stages: str, image: str = "") -> list[Span]:
+    """When a run was in these stages, with every image or with one; seconds since the epoch."""
+    return [(e.start, e.end) for e in timeline.of(*stages) if image in ("", e.image)]
+
+
+def covered(times: Iterable[Span]) -> float:
+    """Wall seconds in which at least one of the spans was open: overlaps count once."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(times):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def peak(times: Iterable[Span]) -> int:
+    """How many of the spans were open at once, at most; one may start as another ends."""
+    depth = most = 0
+    for _, change in sorted(step for start, end in times for step in ((start, 1), (end, -1))):
+        depth += change
+        most = max(most, depth)
+    return most
+
+
+def overlap_s(timeline: Timeline, one: str, other: str) -> float:
+    """Wall seconds in which both stages were under way, on whatever threads."""
+    first, second = spans(timeline, one), spans(timeline, other)
+    return covered(first) + covered(second) - covered(first + second)
+
+
+def in_memory(timeline: Timeline) -> list[Span]:
+    """For each saved image, from the start of its load to the end of its save; seconds."""
+    loads = {event.image: event.start for event in timeline.of("load")}
+    saves = (event for event in timeline.of("save") if event.image in loads)
+    return [(loads[event.image], event.end) for event in saves]
+
+
+def idle_s(timeline: Timeline) -> float:
+    """Wall seconds in which no worker was blurring."""
+    return timeline.seconds - covered(spans(timeline, "blur"))
+
+
+def start_s(timeline: Timeline) -> float:
+    """Wall seconds from the start of the run until its last first process start is over; 0 without.
+
+    A process that is started again during the run does not count.
+    """
+    first: dict[str, float] = {}
+    for event in timeline.of("start"):
+        first.setdefault(event.process, event.end)
+    return max(first.values(), default=timeline.start) - timeline.start
+
+
+# --- figures of a tile ---------------------------------------------------------------------------
+
+
+def tile_s(timeline: Timeline, stage: str) -> float:
+    """Median wall seconds of a stage for one tile; 0 if there is none."""
+    times = [event.seconds for event in timeline.of(stage) if event.tile >= 0]
+    return statistics.median(times) if times else 0.0
+
+
+def tile_cpu_s(timeline: Timeline, stage: str) -> float:
+    """Median CPU seconds of a stage for one tile; 0 if there is none."""
+    times = [cpu_s(event) for event in timeline.of(stage) if event.tile >= 0]
+    return statistics.median(times) if times else 0.0
+
+
+@dataclass(frozen=True)
+class Little:
+    """Little's law for the tile queue: mean depth = rate x mean wait.
+
+    `depth` is tiles, `rate` tiles per second, `wait_s` wall seconds that a tile is in the queue.
+    """
+
+    depth: float
+    rate: float
+    wait_s: float
+
+
+def little(timeline: Timeline) -> Little:
+    """Measure both sides of Little's law, each on its own, while the queue was in use."""
+    puts: dict[tuple[str, int], float] = {}
+    taken: dict[tuple[str, int], float] = {}
+    for times, stage in ((puts, "enqueue"), (taken, "wait")):
+        for event in timeline.of(stage):
+            if event.tile >= 0:
+                times.setdefault((event.image, event.tile), event.end)
+    waits = [max(0.0, taken[tile] - put) for tile, put in puts.items() if tile in taken]
+    curve = timeline.queue_depth()
+    open_s = curve[-1][0] - curve[0][0] if curve else 0.0
+    if not waits or not open_s:
+        return Little(0.0, 0.0, 0.0)
+    depth = sum(tiles * (after - at) for (at, tiles), (after, _) in pairwise(curve)) / open_s
+    return Little(depth, len(waits) / open_s, sum(waits) / len(waits))
