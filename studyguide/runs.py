@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 BACKENDS = ("local", "kubernetes")
 RESUMABLE = ("f", "g")  # whose state outlives all of their processes
 ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
+UNFAULTED = ("a", "b", "c", "d")  # planted faults strike in the workers of e, f and g
 
 
 def run(
@@ -77,8 +78,9 @@ def run(
     Raises
     ------
     UsageError
-        If a setting is wrong, the folder of images is empty, the output cannot be written, or there
-        is nothing to resume.
+        If a setting is wrong, the folder of images is empty, a fault is planted on an image or a
+        tile that this run does not have, the output cannot be written, or there is nothing to
+        resume.
     QueueError, ToolError
         If Redis or a process failed for good.
     """
@@ -91,6 +93,7 @@ def run(
     checked = _settings(chosen, settings)
     planted = [Fault.parse(text) for text in faults]
     paths, _ = images.find(checked.images)
+    _check_faults(planted, chosen, paths, checked.tile_size)
     images.check_writable(checked.output)
     if logs is not None:
         images.check_writable(Path(logs), "--logs")
@@ -115,6 +118,31 @@ def run(
 def _require(value: str, name: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise UsageError(f"The {name} is {value!r}", f"Use one of {' '.join(choices)}")
+
+
+def _check_faults(
+    planted: Sequence[Fault], chosen: Approach, paths: Sequence[Path], tile_size: int
+) -> None:
+    """Raise UsageError for a fault that could never strike: it would be ignored without a word."""
+    if planted and chosen.letter in UNFAULTED:
+        raise UsageError(
+            f"Approach {chosen.letter} has no place for the fault '{planted[0]}'",
+            "Plant faults in e, f or g, whose workers take one tile at a time from a queue",
+        )
+    by_name = {path.name: path for path in paths}
+    for fault in planted:
+        if fault.image not in by_name:
+            raise UsageError(
+                f"The fault '{fault}' is planted on {fault.image}, which is not among the images",
+                f"Use one of {', '.join(by_name)}",
+            )
+        tiles = len(grid(*images.size(by_name[fault.image]), tile_size))
+        if fault.tile >= tiles:
+            raise UsageError(
+                f"The fault '{fault}' is planted on tile {fault.tile} of {fault.image}, which has "
+                f"{tiles} tiles of size {tile_size}, numbered from 0",
+                "Choose a tile that exists, or a smaller --tile-size",
+            )
 
 
 @dataclass

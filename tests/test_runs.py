@@ -238,6 +238,12 @@ def test_nothing_but_images_is_written_when_no_log_is_wanted(
         ({"approach": "z"}, "The approach is 'z'. Use one of a b c d e f g"),
         ({"backend": "clouds"}, "The backend is 'clouds'"),
         ({"faults": ["flaky:grain.png"]}, "The fault is 'flaky:grain.png'"),
+        ({"faults": ["slow:brain.png:0"]}, "brain.png, which is not among the images. Use one of"),
+        ({"faults": ["slow:grain.png:0", "slow:grain.png:99"]}, "tile 99 of grain.png, which"),
+        (
+            {"approach": "b", "faults": ["slow:grain.png:0"]},
+            "Approach b has no place for",
+        ),
         ({"tile_sise": 64}, "There is no setting 'tile_sise'"),
         ({"tile_size": 0}, "The setting tile size is 0"),
         ({"kernel_size": 4}, "The kernel size is 4. Use an odd number"),
