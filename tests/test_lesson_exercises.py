@@ -66,7 +66,8 @@ def test_skeleton_in_the_lesson_is_its_solution_with_the_work_taken_out(
     assert text == skeleton(source(key, "solution")), "run make notebooks"
     assert "# your turn" in text
     exec(text, {"__name__": "__main__"})
-    assert capsys.readouterr().out == f"{key} not yet: not answered yet\n"
+    said = capsys.readouterr().out
+    assert said in (f"{key} not yet: {which}not answered yet\n" for which in ("", "`add` is "))
 
 
 def test_every_exercise_has_wrong_answers_and_a_heading_in_its_lesson() -> None:
@@ -91,8 +92,14 @@ def test_solutions_are_folded(letter: str) -> None:
 def test_answer_that_fails_is_told_its_error(capsys: pytest.CaptureFixture[str]) -> None:
     check("a1", lambda size, sigma: 1 / 0)
     assert capsys.readouterr().out == (
-        "a1 not yet: your answer fails with ZeroDivisionError: division by zero\n"
+        "a1 not yet: your answer fails for (21, 7) with ZeroDivisionError: division by zero\n"
     )
+
+
+def test_a_pod_without_a_cpu_limit_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    memory = {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+    check("d4", memory)
+    assert capsys.readouterr().out.startswith("d4 right: ")
 
 
 def todo(a: int, b: int) -> None:

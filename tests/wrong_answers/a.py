@@ -24,6 +24,11 @@ def amdahl(part, times):
     return 1 / (1 - part + part / times)
 
 
+def changes_the_profile(profile, stage, times):
+    profile[stage] /= times
+    return sum(profile.values())
+
+
 WRONG = {
     "a1": [
         (lambda size, sigma: np.exp(-(centred(size) ** 2) / (2 * sigma**2)), "divide by their sum"),
@@ -46,6 +51,8 @@ WRONG = {
         (lambda profile, stage, times: share(profile, stage), "the part that the stage takes"),
         (lambda profile, stage, times: 1 / (1 - share(profile, stage)), "no time at all"),
         (lambda profile, stage, times: shrunk(profile, stage, times), "in seconds"),
+        (changes_the_profile, "in seconds"),
+        (lambda profile, stage, times: profile["save"], "'load': 2.0"),
         (
             lambda profile, stage, times: shrunk(profile, stage, times) / sum(profile.values()),
             "its inverse",

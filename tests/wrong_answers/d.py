@@ -38,7 +38,10 @@ WRONG = {
         (lambda code: 137, "for (0) the answer is 0, and yours is 137"),
     ],
     "d2": [
-        (lambda code, failed, limit: pod(code and 137, failed, limit), "in vain"),
+        (
+            lambda code, failed, limit: pod(code and 137, failed, limit),
+            "another attempt fails",
+        ),
         (lambda code, failed, limit: pod(code, failed + 1, limit), "a second pod"),
         (lambda code, failed, limit: pod(code, 0, limit), "a Deployment"),
         (lambda code, failed, limit: pod(code or 137, failed, limit), "0 as well"),
@@ -77,7 +80,7 @@ WRONG = {
         (memory("64Mi", "512Mi"), "the node is chosen"),
         (memory("256Mi", "512Mi", cpu=("250m", "500m")), "2.0 times as long"),
         (memory("256Mi", "512Mi", cpu=("100m", "1")), "10 such pods"),
-        ({"requests": {"cpu": "1", "memory": "256Mi"}}, "limits: cpu is nothing"),
+        ({"requests": {"cpu": "1", "memory": "256Mi"}}, "limits: memory is nothing"),
         (memory("256 MB", "512 MB"), "it takes a quantity"),
     ],
 }

@@ -78,6 +78,10 @@ def recover(client):
         pass
 
 
+def unfinished(client):
+    pass
+
+
 def recovers_nothing(client):
     client.delete("results:old")
 
@@ -119,6 +123,10 @@ WRONG = {
         (lambda silence_s, pauses_s, waiting: False, "never ends"),
         (factor(max, times=200), "give up"),
         (
+            lambda silence_s, pauses_s, waiting: not waiting and silence_s > 5 * max(pauses_s),
+            "`pauses_s` is empty",
+        ),
+        (
             lambda silence_s, pauses_s, waiting: (
                 bool(pauses_s) and factor(max)(silence_s, pauses_s, waiting)
             ),
@@ -129,13 +137,14 @@ WRONG = {
     "e3": [
         ((naive, recover), "killed in mid-blur, and tile 0 is nowhere"),
         ((two_steps, recover), "had left one list and not yet reached the other"),
-        ((crosses_out_first, recover), "killed in mid-blur"),
+        ((crosses_out_first, recover), "crossed out before its result"),
         ((crosses_out_before_handing_in, recover), "crossed out before its result"),
         ((never_crosses_out, recover), "queues a tile again"),
         ((peeks, recover), "still in `tasks`"),
         ((acknowledges, recovers_nothing), "does not bring it back"),
         ((waits_for_ever, recover), "a timeout"),
-        ((forgets_empty, recover), "fails with"),
+        ((forgets_empty, recover), "return when there is no tile"),
+        ((acknowledges, unfinished), "`unfinished` is not answered yet"),
         ((throws_result_away, recover), "these results: []"),
     ],
 }

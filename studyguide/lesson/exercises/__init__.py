@@ -6,8 +6,10 @@ that was recognised, so that it helps without giving the solution away.
 """
 
 import dis
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import numpy as np
 from studyguide.errors import UsageError
 
 Checker = Callable[[Any], str | None]
+DATA = (bool, int, float, str, list, tuple, dict, np.ndarray)  # of a case: copied, and shown
 
 
 class Exercise(NamedTuple):
@@ -61,24 +64,61 @@ def find(key: str) -> Exercise:
 
 def _verdict(asked: Exercise, answer: object) -> str:
     if is_blank(answer):
-        return "not yet: not answered yet"
+        return f"not yet: {_unanswered(answer)}not answered yet"
     try:
-        hint = asked.hint(answer)
+        hint = asked.hint(_guarded(answer))
     except Exception as error:
-        return f"not yet: your answer fails with {type(error).__name__}: {error}"
+        case = "".join(getattr(error, "__notes__", [])[:1])
+        return f"not yet: your answer fails {case}with {type(error).__name__}: {error}"
     return f"not yet: {hint}" if hint else f"right: {asked.title}"
 
 
 def is_blank(answer: object) -> bool:
     """Whether something is still to be filled in: `...`, or a function that does nothing at all."""
-    if isinstance(answer, dict | list | tuple):
-        return any(map(is_blank, answer.values() if isinstance(answer, dict) else answer))
-    if inspect.isclass(answer):
-        return any(map(is_blank, filter(inspect.isfunction, vars(answer).values())))
+    if parts := list(_parts(answer)):
+        return any(is_blank(part) for _, part in parts)
     if inspect.isfunction(answer):
         steps = [step for step in dis.get_instructions(answer) if step.opname != "RESUME"]
         return all(step.argval is None for step in steps)
     return answer is None or answer is ...
+
+
+def _parts(answer: object) -> Iterator[tuple[str, object]]:
+    """The parts of an answer in several, each with its name."""
+    if isinstance(answer, dict):
+        yield from ((str(name), part) for name, part in answer.items())
+    elif isinstance(answer, list | tuple):
+        yield from ((getattr(it, "__name__", f"part {n}"), it) for n, it in enumerate(answer, 1))
+    elif inspect.isclass(answer):
+        yield from ((name, it) for name, it in vars(answer).items() if inspect.isfunction(it))
+
+
+def _unanswered(answer: object) -> str:
+    """Name the parts that are blank, if others are not: "`recover` is "."""
+    parts = list(_parts(answer))
+    blank = [f"`{name}`" for name, part in parts if is_blank(part)]
+    if len(blank) == len(parts):
+        return ""
+    return f"{' and '.join(blank)} {'is' if len(blank) == 1 else 'are'} "
+
+
+def _guarded(answer: Any) -> Any:
+    """The answer, called with copies: it cannot change a judge's cases. An error names its case."""
+    if isinstance(answer, tuple):
+        return tuple(map(_guarded, answer))
+    if not callable(answer) or inspect.isclass(answer):
+        return answer
+
+    @functools.wraps(answer)
+    def guarded(*case: Any) -> Any:
+        try:
+            return answer(*(deepcopy(it) if isinstance(it, DATA) else it for it in case))
+        except Exception as error:
+            if all(isinstance(it, DATA) for it in case):
+                error.add_note(f"for ({', '.join(map(_short, case))}) ")
+            raise
+
+    return guarded
 
 
 def judge(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 from studyguide.lesson.exercises import exercise, judge
@@ -39,7 +39,7 @@ def next_step(answer: Step) -> str | None:
         return "complete" if code == 0 else "failed" if code in hopeless or over else "new pod"
 
     usual: dict[str, Step] = {
-        "this would try exit codes 1 and 2 again; the policy knows that it would be in vain": (
+        "this would try exit codes 1 and 2 again: another attempt fails as well": (
             lambda code, failed, limit: rule(code, failed > limit, hopeless=())
         ),
         "backoffLimit counts the retries: with 1, one failure is followed by a second pod": (
@@ -120,10 +120,12 @@ UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**2
 @exercise("d4", "requests and limits")
 def resources(answer: Mapping[str, Mapping[str, str]]) -> str | None:
     """Judge by what the kernel and the scheduler would do with such a pod."""
-    seen, value = Measured(), {}
+    seen, value = Measured(), {("limits", "cpu"): inf}  # many clusters set no limit of cpu
     for kind in ("requests", "limits"):
         for name in ("cpu", "memory"):
             written = str(answer.get(kind, {}).get(name, "nothing"))
+            if (kind, name, written) == ("limits", "cpu", "nothing"):
+                continue
             quantity = re.fullmatch(r"([\d.]+)([kMG]i?|Ki|m|)", written)
             if not quantity:
                 return f"{kind}: {name} is {written}; it takes a quantity, like 500m or 256Mi"

@@ -51,7 +51,12 @@ SITUATIONS = (  # seconds of silence, pauses so far, messages that wait, give up
 def lost_or_slow(answer: Answer) -> str | None:
     """`answer(silence_s, pauses_s, waiting)` -> whether to give up."""
     for silence_s, pauses_s, waiting, expected, hint in SITUATIONS:
-        found = answer(silence_s, list(pauses_s), waiting)
+        try:
+            found = answer(silence_s, list(pauses_s), waiting)
+        except (ValueError, IndexError, ZeroDivisionError):
+            if pauses_s:
+                raise
+            return "before the first tile comes `pauses_s` is empty, and your answer fails on it"
         if found not in (True, False):
             return f"the answer is True or False, and not {found!r}"
         if found != expected:
@@ -89,8 +94,10 @@ def _undisturbed(url: str, work_one: Answer, recover: Answer) -> str | None:
             visible.append(client.llen("tasks"))
             return f"{tile}, blurred"
 
-        for _ in (*TILES, "and once on an empty list"):
+        for _ in TILES:
             work_one(client, blur)
+        if hint := _on_an_empty_list(client, work_one, blur):
+            return hint
         if visible[0] == len(TILES):
             return "the tile that you blur is still in `tasks`, so every other worker takes it too"
         found = sorted(client.lrange("results", 0, -1))
@@ -99,6 +106,19 @@ def _undisturbed(url: str, work_one: Answer, recover: Answer) -> str | None:
         recover(client)
         if client.llen("tasks"):
             return "`recover` queues a tile again that is done and handed in: cross it out then"
+    return None
+
+
+def _on_an_empty_list(client: Any, work_one: Answer, blur: Answer) -> str | None:
+    if client.llen("tasks"):
+        return None
+    try:
+        work_one(client, blur)
+    except redis.TimeoutError:
+        raise
+    except Exception as error:
+        problem = f"your worker fails with {type(error).__name__}"
+        return f"`tasks` is empty, Redis answers None, and {problem}: return when there is no tile"
     return None
 
 
@@ -125,11 +145,23 @@ def _killed(url: str, work_one: Answer, recover: Answer, number: int | None) -> 
         return None
     if missing in known:
         return f"{missing} is still in Redis, and `recover` does not bring it back to `tasks`"
+    if number is None and _moves(url, work_one):
+        return f"killed in mid-blur: {missing} was crossed out before its result was there"
     if number is None:
         return f"killed in mid-blur, and {missing} is nowhere: a pop forgets, a move does not"
     if steps:
         return f"killed after the blur: {missing} was crossed out before its result was there"
     return f"killed before the blur: {missing} had left one list and not yet reached the other"
+
+
+def _moves(url: str, work_one: Answer) -> bool:
+    """Whether the first request moves a tile to another list."""
+    with connected(url) as client:
+        _queue_tiles(client)
+        with connected(url, dies_at(1)) as worker, suppress(Killed, redis.ConnectionError):
+            work_one(worker, str)
+        others = (key for key in client.scan_iter() if key != "tasks")
+        return any(TILES[0] in client.lrange(key, 0, -1) for key in others)
 
 
 def _queue_tiles(client: Any) -> None:
