@@ -42,11 +42,15 @@ def ledger(view: LiveRun, n: int) -> dict[str, int]:
 
 
 def test_the_same_kill_costs_e_a_tile_and_f_a_redelivery(lesson: Lesson, compiled: None) -> None:
+    guess = lesson.predict("How many tiles are lost?", 0, 9, 1, "tiles")
     view = LiveRun(lesson, "ef")
     said: list[str] = []
     view.observe(lambda change: said.append(change.new), "said")
     view.start(kill_after=5)
+    with pytest.raises(UsageError, match="locked at 1 tiles"):
+        guess.value = 2
     e, f = view.wait()
+    assert not Path(view.options["images"]).parent.exists()
     assert (e.lost_tiles, f.lost_tiles) == (1, 0)
     assert ledger(view, 0)["lost"] == 1
     assert ledger(view, 0)["acknowledged"] == 0
@@ -94,8 +98,8 @@ def test_a_run_that_is_stopped_leaves_no_process_and_can_be_started_again(
     assert not view.running
     view.start()
     assert view.wait()[0].ledger["lost"] == 0
+    assert not Path(view.options["images"]).parent.exists()
     view.close()
-    assert not Path(view.options["images"]).exists()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, None])

@@ -81,10 +81,14 @@ class Lesson:
         display(guess)
         return guess
 
-    def run(self, letter: str | None = None, **options: Any) -> RunReport:
-        """Run an approach, the lesson's own by default, on the sample images; lock all guesses."""
+    def lock_guesses(self) -> None:
+        """Lock every guess of the reader: a run begins."""
         for guess in self._guesses:
             guess.lock()
+
+    def run(self, letter: str | None = None, **options: Any) -> RunReport:
+        """Run an approach, the lesson's own by default, on the sample images; lock all guesses."""
+        self.lock_guesses()
         places = {"images": self.images, "output": self.folder / "output"}
         options = {**places, **self.options, **options}
         return run(letter or self.approach.letter, **options)

@@ -21,7 +21,7 @@ from studyguide import images
 from studyguide.charts import LOOKS, Bar, Scene, side_by_side, timeline_figure
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
-from studyguide.lesson import Lesson, copy_images
+from studyguide.lesson import Lesson
 from studyguide.lesson.view import Picture, RunView
 from studyguide.processes import Child
 from studyguide.report import Ledger, RunReport
@@ -61,12 +61,11 @@ class LiveRun(RunView):
     running = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, lesson: Lesson, letters: Iterable[str] = "", **options: Any) -> None:
-        # Files of its own: it can be started again when the lesson's are gone.
-        self._workshop = tempfile.TemporaryDirectory(prefix="studyguide-live-")
-        folder = Path(self._workshop.name)
-        names = [path.name for path in images.find(lesson.images)[0]]
-        places = {"images": copy_images(lesson.images, names, folder / "images")}
-        self.options = places | {"output": folder / "output"} | lesson.options | options
+        self._lesson = lesson
+        # Kept in memory, so that it can be started again when the lesson's files are gone.
+        self._files = {path.name: path.read_bytes() for path in images.find(lesson.images)[0]}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # while it runs
+        self.options = lesson.options | options
         self._drawing = threading.Lock()
         self.stages = {letter: Stage(letter) for letter in letters or lesson.approach.letter}
         super().__init__([stage.picture() for stage in self.stages.values()])
@@ -83,12 +82,22 @@ class LiveRun(RunView):
         """
         if any(stage.thread.is_alive() for stage in self.stages.values()):
             return
+        self._lesson.lock_guesses()
+        self._make_folder()
         self.running, self.still, self.said = True, None, "Processes start."
         for letter in self.stages:
             self.stages[letter] = stage = Stage(letter, kill_after)
             stage.thread = threading.Thread(target=self._play, args=[stage], daemon=True)
         for stage in self.stages.values():
             stage.thread.start()
+
+    def _make_folder(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="studyguide-live-")
+        folder = Path(self._folder.name)
+        (folder / "images").mkdir()
+        for name, body in self._files.items():
+            (folder / "images" / name).write_bytes(body)
+        self.options |= {"images": folder / "images", "output": folder / "output"}
 
     def tell(self, order: str, target: str = BUSY) -> None:
         """Do what a button does: "start", or "kill", "pause", "resume", "add", "stop" in each run.
@@ -135,7 +144,6 @@ class LiveRun(RunView):
         """End the runs and the view."""
         self.stop()
         atexit.unregister(self.stop)
-        self._workshop.cleanup()
         super().close()
 
     # -- in the thread of a run
@@ -150,6 +158,9 @@ class LiveRun(RunView):
             stage.said = f"{stage.letter} has ended: " + placed.format(**stage.report.ledger)
         except (StudyguideError, OSError) as error:
             stage.error, stage.said = error, f"{stage.letter}: {error}."
+        with self._drawing:  # the last run to end leaves no file
+            if self._folder and all(it.report or it.error for it in self.stages.values()):
+                self._folder.cleanup()
         ended = [other.report for other in self.stages.values() if other.report]
         if len(ended) == len(self.stages):
             self.still = timeline_figure(ended[0]) if len(ended) == 1 else side_by_side(ended)
