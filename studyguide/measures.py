@@ -7,7 +7,7 @@ other without saying so.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -222,7 +222,179 @@ def start_s(timeline: Timeline) -> float:
     return max(first.values(), default=timeline.start) - timeline.start
 
 
+def starts_s(timeline: Timeline, role: str = "") -> list[float]:
+    """Wall seconds of each process start, from its first line of Python until it can work.
+
+    Parameters
+    ----------
+    role : str
+        Only processes whose name begins so, for example "worker"; all when not given.
+    """
+    return [event.seconds for event in timeline.of("start") if event.process.startswith(role)]
+
+
+def start_share(timeline: Timeline) -> float:
+    """Share of process starts in the CPU seconds of a run, 0 to 1."""
+    spent = stage_cpu_s(timeline)
+    return spent.get("start", 0.0) / (sum(spent.values()) or 1.0)
+
+
+def after_starts_s(timeline: Timeline) -> float:
+    """Wall seconds of a run after its last first process start."""
+    return timeline.seconds - start_s(timeline)
+
+
+def cores_at_work(timeline: Timeline) -> float:
+    """Cores that blurred, on average, while any blur was open: CPU seconds by wall seconds."""
+    blur_s = stage_cpu_s(timeline).get("blur", 0.0)
+    return blur_s / (covered(spans(timeline, "blur")) or 1.0)
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Two runs of the same job by their wall seconds."""
+
+    one_s: float
+    other_s: float
+
+    @property
+    def extra_s(self) -> float:
+        """Wall seconds that the one takes longer than the other; negative if it is faster."""
+        return self.one_s - self.other_s
+
+    @property
+    def times_as_long(self) -> float:
+        """Wall time of the one divided by that of the other."""
+        return _ratio(self.one_s, self.other_s)
+
+    @property
+    def times_as_fast(self) -> float:
+        """The speed-up of the one over the other."""
+        return _ratio(self.other_s, self.one_s)
+
+
+def versus(one: Timeline, other: Timeline) -> Versus:
+    """Compare two runs of the same job by their wall seconds, process starts included."""
+    return Versus(one.seconds, other.seconds)
+
+
+def added(totals: Sequence[float]) -> list[float]:
+    """What each total adds to the one before it, in the unit of `totals`."""
+    return [total - before for before, total in pairwise([0.0, *totals])]
+
+
+# --- faults and recoveries -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a tile that a killed worker held.
+
+    `heir` is the thread that took it over, `after_s` wall seconds after the death. Without an heir
+    nobody had to: its result had arrived before the kill (`placed`), or the tile was lost.
+    """
+
+    image: str
+    tile: int
+    owner: str
+    heir: str = ""
+    after_s: float = 0.0
+    placed: bool = False
+
+
+def fates(timeline: Timeline) -> list[Fate]:
+    """Follow every tile that a killed process held, as far as its events or Redis knew.
+
+    Redis may know of tiles that no event named: a thread takes several where tiles are quick.
+    """
+    died: dict[str, float] = {}
+    for death in timeline.of("death"):
+        died.setdefault(death.process, death.start)
+    found: dict[tuple[str, int], Fate] = {}
+    for event in timeline.of("reclaim"):
+        owner = str(event.detail.get("from_worker", ""))
+        since = died.get(owner.split("/")[0], event.start)
+        heir = f"{event.process}/{event.lane}"
+        what = (event.image, event.tile)
+        found.setdefault(what, Fate(*what, owner, heir, max(0.0, event.start - since)))
+    placed = {(event.image, event.tile) for event in timeline.of("assemble")}
+    for death in timeline.of("death"):
+        what = (death.image, death.tile)
+        if death.tile >= 0 and what not in found:
+            owner = f"{death.process}/{death.lane}"
+            found[what] = Fate(*what, owner, placed=what in placed)
+    return list(found.values())
+
+
+def silence_s(timeline: Timeline) -> float:
+    """Wall seconds from the last tile in its place until the missing ones are given up as lost.
+
+    0 if none is lost.
+    """
+    given_up = [event.start for event in timeline.of("lost")]
+    arrived = [event.end for event in timeline.of("assemble")]
+    return min(given_up) - max(arrived, default=timeline.start) if given_up else 0.0
+
+
+def outage_s(timeline: Timeline, process: str = "redis") -> float:
+    """Wall seconds from the death of a process until the next result is handed on; 0 without."""
+    deaths = [event.start for event in timeline.of("death") if event.process == process]
+    handed_on = [event.end for event in timeline.of("transfer") if deaths and event.end > deaths[0]]
+    return min(handed_on) - deaths[0] if handed_on else 0.0
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A failed attempt at a tile, the delay that was drawn for it and the wait that came of it.
+
+    `planned_s` is the backoff before chance was added, `delay_s` after; `waited_s` is wall seconds
+    until the tile was delivered again. All are seconds.
+    """
+
+    tile: int
+    attempt: int
+    planned_s: float
+    delay_s: float
+    waited_s: float
+
+
+def retries(timeline: Timeline, backoff_s: float) -> list[Retry]:
+    """Follow every retry until its tile is delivered again.
+
+    Parameters
+    ----------
+    backoff_s : float
+        Seconds before the first retry; doubled for each further one.
+    """
+    found = []
+    for event in timeline.of("retry"):
+        again = [
+            wait.end
+            for wait in timeline.of("wait")
+            if (wait.image, wait.tile) == (event.image, event.tile) and wait.end > event.start
+        ]
+        planned_s = backoff_s * 2 ** (event.attempt - 1)
+        waited_s = min(again, default=timeline.end) - event.start
+        delay_s = float(event.detail.get("delay_s", 0.0))
+        found.append(Retry(event.tile, event.attempt, planned_s, delay_s, waited_s))
+    return found
+
+
 # --- figures of a tile ---------------------------------------------------------------------------
+
+
+def beside_blur_s(timeline: Timeline) -> float:
+    """Median wall seconds from one result of a worker to its next, without the blur; 0 if none."""
+    blurs = {(e.process, e.image, e.tile): e.seconds for e in timeline.of("blur")}
+    before: dict[tuple[str, str], float] = {}
+    found = []
+    for event in timeline.of("transfer"):
+        worker = (event.process, event.lane)
+        blur_s = blurs.get((event.process, event.image, event.tile))
+        if worker in before and blur_s is not None:
+            found.append(event.end - before[worker] - blur_s)
+        before[worker] = event.end
+    return statistics.median(found) if found else 0.0
 
 
 def tile_s(timeline: Timeline, stage: str) -> float:

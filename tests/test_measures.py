@@ -10,21 +10,34 @@ from hypothesis import strategies as st
 from support import SMALL, make_images
 
 from studyguide.measures import (
+    Fate,
     Payoff,
+    Retry,
+    added,
+    after_starts_s,
+    beside_blur_s,
+    cores_at_work,
     covered,
+    fates,
     idle_s,
     in_memory,
     little,
     lower_bound,
+    outage_s,
     overlap_s,
     path_s,
     payoff,
     peak,
+    retries,
+    silence_s,
     spans,
     stage_cpu_s,
     start_s,
+    start_share,
+    starts_s,
     tile_cpu_s,
     tile_s,
+    versus,
 )
 from studyguide.report import RunReport
 from studyguide.runs import run
@@ -226,6 +239,76 @@ def test_a_start_takes_until_the_last_process_is_up_and_restarts_do_not_count() 
     again = event("start", 8, 9, lane="p")
     assert start_s(Timeline([Event("run", 0, 0, "m", "m"), *starts, again])) == 4
     assert start_s(RUN) == 0
+
+
+def test_starts_are_listed_by_role_and_shared_by_cpu_seconds() -> None:
+    starts = [event("start", 1, 3, "", lane="worker-0"), event("start", 1, 5, "", lane="asm")]
+    timeline = Timeline([Event("run", 0, 0, "m", "m"), *starts, *one_image(at=5)])
+    assert starts_s(timeline, "worker") == [2]
+    assert starts_s(timeline) == [2, 4]
+    assert start_share(timeline) == 3 / 10
+    assert start_share(NOTHING) == 0
+    assert after_starts_s(timeline) == 9
+    assert cores_at_work(RUN) == 4 / 5
+    assert cores_at_work(NOTHING) == 0
+
+
+def test_two_runs_are_compared_by_wall_seconds() -> None:
+    slow = versus(Timeline([event("load", 0, 9)]), Timeline([event("load", 0, 6)]))
+    assert (slow.extra_s, slow.times_as_long, slow.times_as_fast) == (3, 1.5, 6 / 9)
+    assert added([1, 3, 7.5]) == [1, 2, 4.5]
+
+
+def mark(stage: str, at: float, tile: int = -1, who: str = "w0", **detail: Any) -> Event:
+    return Event(stage, at, at, who, "t0", "a", tile, detail=detail)
+
+
+def test_a_tile_of_a_killed_worker_is_taken_over_or_in_its_place_or_lost() -> None:
+    found = [mark("death", 2, tile) for tile in (0, 1, 2)]
+    found.append(mark("reclaim", 3.5, 0, who="w1", from_worker="w0/t0"))
+    found.append(mark("reclaim", 3.5, 7, who="w1", from_worker="w0/t1"))  # taken and not begun
+    found.append(event("assemble", 4, 5, tile=1))
+    assert fates(Timeline(found)) == [
+        Fate("a", 0, "w0/t0", "w1/t0", 1.5),
+        Fate("a", 7, "w0/t1", "w1/t0", 1.5),
+        Fate("a", 1, "w0/t0", placed=True),
+        Fate("a", 2, "w0/t0"),
+    ]
+    assert fates(RUN) == []
+
+
+def test_a_tile_of_a_worker_that_did_not_die_counts_from_its_reclaim() -> None:
+    stalled = Timeline([mark("reclaim", 3, 0, who="w1", from_worker="w0/t0")])
+    assert fates(stalled) == [Fate("a", 0, "w0/t0", "w1/t0")]
+
+
+def test_silence_is_what_comes_between_the_last_tile_and_giving_up() -> None:
+    assert silence_s(Timeline([event("assemble", 0, 4), mark("lost", 6, 1)])) == 2
+    assert silence_s(RUN) == 0
+
+
+def test_an_outage_lasts_until_the_next_result_is_handed_on() -> None:
+    found = [event("transfer", 0, 1), event("transfer", 1, 4), event("transfer", 4, 6)]
+    assert outage_s(Timeline([*found, mark("death", 3, who="redis")])) == 1
+    assert outage_s(Timeline([*found, mark("death", 7, who="redis")])) == 0
+    assert outage_s(Timeline([*found, mark("death", 3)])) == 0
+
+
+def test_a_retry_waits_for_its_jittered_delay_and_for_its_next_delivery() -> None:
+    retry = Event("retry", 2, 2, "w0", "t0", "a", 5, 2, {"delay_s": 1.3})
+    found = [event("wait", 0, 1, tile=5), retry]
+    again = [event("wait", 0, 2.5, tile=6), event("wait", 3, 4, tile=5)]
+    assert retries(Timeline([*found, *again]), backoff_s=0.5) == [Retry(5, 2, 1.0, 1.3, 2)]
+    assert retries(Timeline(found), backoff_s=0.5) == [Retry(5, 2, 1.0, 1.3, 0)]
+
+
+def test_what_a_worker_does_beside_its_blurs_is_measured_from_result_to_result() -> None:
+    found = []
+    for tile, end in enumerate((4.0, 10.0, 17.0)):
+        found.append(event("blur", end - 4, end - 1, tile=tile, lane="w0"))
+        found.append(event("transfer", end - 1, end, tile=tile, lane="w0"))
+    assert beside_blur_s(Timeline(found)) == 3.5  # 6 - 3 and 7 - 3
+    assert beside_blur_s(RUN) == 0
 
 
 def test_medians_of_a_tile_leave_whole_images_out() -> None:
