@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -40,9 +41,44 @@ BLOCK_S = 0.2  # how long a read waits for work before it looks whether it shoul
 
 
 def safe_url(url: str) -> str:
-    """Return `url` with its password, if it has one, replaced by `***`."""
-    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
-    return re.sub(r"^((?:\w+://)?+[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    """Return `url` with `***` for whatever may be a part of a password, even in a malformed URL."""
+    found = re.match(r"(\w+://)?(.*)", url, re.DOTALL)
+    assert found is not None, "the pattern fits every text"
+    scheme, rest = found.groups("")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    user = user if re.fullmatch(r"[^/?#]*", user) else "***"
+    place = re.sub(r"(?i)([?&])(?!db=)([^=&]*)=[^&]*", r"\1\2=***", place)
+    if not at:  # without a host, what follows the colon is no port
+        place = re.sub(r"^(:|[^:/?#\[]+:(?!\d*([/?]|$)|/)).*", r"\1***", place, flags=re.DOTALL)
+    return f"{scheme}{user}{colon and ':***'}{at}{place}"
+
+
+def connect(url: str, **options: Any) -> redis.Redis:
+    """Make a client, which connects when it is first used.
+
+    Raises UsageError if the URL is malformed; it never quotes the parser, whose message may hold a
+    part of the password.
+    """
+    try:
+        parts = urlsplit(url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError  # a password that is not escaped was taken for something else
+        client = redis.Redis.from_url(url, **options)
+        client.connection_pool.make_connection()  # here it refuses an option that it does not know
+        return client
+    except (ValueError, TypeError, redis.RedisError):
+        remedy = (
+            "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0; write "
+            "%23 %25 %2F %3A %3F %40 for # % / : ? @ in the password; options are those of redis-py"
+        )
+        raise UsageError(f"The Redis URL is {safe_url(url)!r}", remedy) from None
+
+
+def quoted(error: Exception, url: str) -> str:
+    """What a server or redis-py says, without the password: some servers repeat a whole command."""
+    secret = str(redis.ConnectionPool.from_url(url).connection_kwargs.get("password") or "")
+    return str(error).replace(secret, "***") if secret else str(error)
 
 
 @dataclass(eq=False)
@@ -62,13 +98,7 @@ class Link:
         self.repair: Callable[[redis.Redis], None] | None = None  # makes lost groups again
         # Retries are ours alone: redis-py's default would make one call last for a minute.
         retry = Retry(NoBackoff(), 0)
-        try:
-            self._client = redis.Redis.from_url(
-                self.url, socket_timeout=SOCKET_TIMEOUT_S, retry=retry, protocol=2
-            )
-        except ValueError as error:
-            remedy = "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0"
-            raise UsageError(f"The Redis URL is {safe_url(self.url)!r}: {error}", remedy) from None
+        self._client = connect(self.url, socket_timeout=SOCKET_TIMEOUT_S, retry=retry, protocol=2)
 
     def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.0) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.
@@ -106,8 +136,8 @@ class Link:
 
     def _error(self, what: str, error: Exception) -> QueueError:
         return QueueError(
-            f"Redis at {safe_url(self.url)} {what} ({error})",
-            "Check its address, its password and that it runs",
+            f"Redis at {safe_url(self.url)} {what} ({quoted(error, self.url)})",
+            "Check its address, its password, the rights of its user and that it runs",
         )
 
     def server_time(self) -> float:
@@ -131,7 +161,7 @@ def _has(error: redis.RedisError, signs: tuple[str, ...]) -> bool:
 def clear(url: str, prefix: str) -> None:
     """Delete all keys of a run from a server that is not ours; nothing if it cannot be reached."""
     with suppress(redis.RedisError):
-        client = redis.Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S)
+        client = connect(url, socket_timeout=SOCKET_TIMEOUT_S)
         for key in client.scan_iter(match=prefix + "*", count=1000):
             client.unlink(key)
 

@@ -15,14 +15,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 
-from studyguide.errors import QueueError, UsageError
+from studyguide.errors import QueueError
 from studyguide.processes import Child, Reaper
-from studyguide.queues import safe_url
+from studyguide.queues import connect, quoted, safe_url
 
 MIN_VERSION = (6, 2)  # the first with XAUTOCLAIM
 START_TIMEOUT_S = 30.0  # loading a large append-only file takes seconds
@@ -80,23 +86,33 @@ def find_server() -> Path:
 
 
 def _ask_version(url: str, timeout_s: float) -> str:
-    """Return for example 'Valkey 9.1.2'; raises RedisError, or ValueError for a malformed URL."""
+    """Return for example 'Valkey 9.1.2'; raises RedisError, or UsageError for a malformed URL."""
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     options |= {"retry": Retry(NoBackoff(), 0), "protocol": 2}  # 2: servers before 6 know no HELLO
-    with Redis.from_url(url, **options) as client:
+    with connect(url, **options) as client:
         client.ping()
-        info = cast(dict[str, Any], client.info("server"))
+        try:
+            info = cast(dict[str, Any], client.info("server"))
+        except NoPermissionError:  # a user without @dangerous; INFO is all of it that we would use
+            flat = cast(list[bytes], client.execute_command("HELLO"))
+            hello = dict(zip(flat[::2], flat[1::2], strict=True))
+            return f"{hello[b'server'].decode().capitalize()} {hello[b'version'].decode()}"
     if "valkey_version" in info:
         return f"Valkey {info['valkey_version']}"
     return f"Redis {info.get('redis_version', 'unknown')}"
 
 
-def _diagnose(error: RedisError) -> tuple[str, str]:
-    """Tell what is wrong with a server that did not answer as it should, and what to do."""
+def _diagnose(error: RedisError, said: str) -> tuple[str, str]:
+    """Say what is wrong with a server that did not answer as it should, and what to do."""
     if isinstance(error, AuthenticationError):
-        return f"refuses the password: {error}", "Give it as redis://:PASSWORD@HOST:PORT/0"
+        return f"refuses the password: {said}", "Give it as redis://:PASSWORD@HOST:PORT/0"
     if isinstance(error, BusyLoadingError):
         return "is still loading its data", "Try again in a moment"
+    if isinstance(error, NoPermissionError):
+        remedy = "Give its user the rights ~* +@all -@dangerous: ACL SETUSER"
+        return f"refuses a command: {said}", remedy
+    if isinstance(error, ResponseError) and "DB index" in said:
+        return f"has no such database: {said}", "Use database 0: redis://HOST:PORT/0"
     if isinstance(error, TimeoutError):
         remedy = "It may be frozen, overloaded, behind a firewall, or expect rediss:// (TLS)"
         return f"gave no answer within {PROBE_TIMEOUT_S:g} s", remedy
@@ -106,7 +122,7 @@ def _diagnose(error: RedisError) -> tuple[str, str]:
     )
     what = "does not answer like Redis" if broken else "cannot be reached"
     remedy = "Check host, port and redis:// or rediss://, and that the server runs"
-    return f"{what}: {error}", remedy
+    return f"{what}: {said}", remedy
 
 
 def external_server(url: str) -> str:
@@ -117,11 +133,8 @@ def external_server(url: str) -> str:
     """
     try:
         version = _ask_version(url, PROBE_TIMEOUT_S)
-    except ValueError as error:
-        remedy = "Use redis://:PASSWORD@HOST:PORT/0, for example redis://localhost:6379/0"
-        raise UsageError(f"The Redis URL is {safe_url(url)!r}: {error}", remedy) from None
     except RedisError as error:
-        problem, remedy = _diagnose(error)
+        problem, remedy = _diagnose(error, quoted(error, url))
         raise QueueError(f"The server at {safe_url(url)} {problem}", remedy) from error
     if not _is_supported(version):
         remedy = "Use Redis 6.2 or newer, or any Valkey"
@@ -249,8 +262,9 @@ class RedisServer:
             time.sleep(0.01)
         if _PORT_TAKEN in child.tail():
             return False
+        # Its log and its folder are removed with the run: the message holds all that it said.
         problem = f"{self._program} did not start in {self.folder}, it said: {child.tail()}"
-        raise QueueError(problem, f"See {log}")
+        raise QueueError(problem, "Install another Redis or Valkey, or set REDIS_URL to one")
 
     def _write_config(self) -> Path:
         """Write the configuration; a password on the command line would be seen by everybody."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,7 @@ class Role:
     approach: str
     settings: Settings
     folder: Path  # events and, for f and g, pixels: shared by all roles of a run
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)  # it may hold a password
     prefix: str = "{sg}:"
     run_id: str = ""
     started: float = 0.0  # seconds since the epoch: when this process began

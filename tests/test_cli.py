@@ -197,7 +197,7 @@ WRONG = {
     "no image": (["f", "--images", "tmp"], "The folder tmp holds no image. Put files"),
     "output": (["f", "--output", "file/out"], "cannot be written (Not a directory). Choose"),
     "logs": (["a", "--logs", "file/logs"], "file/logs cannot be written (Not a directory)"),
-    "a Redis": (["f"], "The Redis URL is 'redis:/nowhere': "),
+    "a Redis": (["f"], "The Redis URL is 'redis:/nowhere'. Use "),
 }
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from redis.retry import Retry
 from studyguide import redis_server
 from studyguide.errors import QueueError, UsageError
 from studyguide.processes import Child, Reaper
+from studyguide.queues import Link, clear
 from studyguide.redis_server import RedisServer, external_server, find_server, safe_url
 
 OWNER = """
@@ -112,6 +114,17 @@ def answer_as_redis_5(request: bytes) -> bytes:
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("unix://:secret@/run/redis.sock", "unix://:***@/run/redis.sock"),
+        ("redis://:sec/ret@host:6379/0", "redis://:***@host:6379/0"),
+        ("redis://us/er:secret@host", "redis://***:***@host"),
+        ("redis://sec#ret@host", "redis://***@host"),
+        ("redis://:secret", "redis://:***"),
+        ("redis://user:secret/0", "redis://user:***"),
+        ("redis:secret", "redis:***"),
+        ("user:sec://ret@host", "user:***@host"),
+        ("redis://:sec\nret@host", "redis://:***@host"),
+        ("redis://host/0?PassWord=secret&db=1&x=secret", "redis://host/0?PassWord=***&db=1&x=***"),
+        ("redis://host/0?password=sec@ret", "redis://***@ret"),
+        ("redis://host:6379?db=1", "redis://host:6379?db=1"),
     ],
 )
 def test_a_safe_url_hides_the_password_and_nothing_else(url: str, safe: str) -> None:
@@ -329,8 +342,9 @@ def test_a_server_that_fails_at_start_shows_the_end_of_its_log(
 ) -> None:
     broken = script(tmp_path / "valkey-server", "echo the disk is on fire; exit 1")
     monkeypatch.setattr(redis_server, "find_server", lambda: broken)
-    with pytest.raises(QueueError, match=r"did not start in .*the disk is on fire.*redis\.log"):
+    with pytest.raises(QueueError, match=r"did not start in .*the disk is on fire") as caught:
         RedisServer.start(tmp_path, persistent=False)
+    assert "redis.log" not in str(caught.value)  # it is removed with the folder of the run
 
 
 def test_a_server_that_never_answers_is_given_up_and_killed(
@@ -416,9 +430,49 @@ def test_a_server_that_is_still_loading_is_told() -> None:
         assert "still loading" in refusal(f"redis://127.0.0.1:{port}/0")
 
 
-@pytest.mark.parametrize("url", ["user:secret@host", "http://:secret@host", "redis://:secret@h:x"])
-def test_a_malformed_url_is_a_usage_error(url: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        external_server(url)
-    assert safe_url(url) in str(caught.value)
+MALFORMED = [
+    *("user:secret@host", "http://:secret@host", "redis://:secret@h:x"),
+    *("redis://:secret/@host:6379/0", "redis://:secret#@host:6379/0", "redis://:secret?@host:1/0"),
+    "redis://:6379/secret@host:6379/0",  # the parser takes 6379 for the port
+    *("redis://:secret", "redis://host/0?Password=secret", "redis://host/0?socket_timeout=secret"),
+    *("redis://host/0?unknown=1", "rediss://host/0?ssl_cert_reqs=secret", "redis://[::1/0"),
+]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+@pytest.mark.parametrize("use", [external_server, Link, partial(clear, prefix="x")])
+def test_a_malformed_url_is_a_usage_error_that_says_how_to_escape(
+    use: Callable[[str], object], url: str
+) -> None:
+    with pytest.raises(UsageError, match="%2F") as caught:
+        use(url)
+    assert caught.value.__suppress_context__
+    problem = str(caught.value)
+    assert safe_url(url) in problem
+    assert "secret" not in problem
+
+
+def test_a_password_that_a_server_repeats_is_not_shown() -> None:
+    refuse = b"-ERR unknown command `AUTH`, with args beginning with: `secret`\r\n"
+    with something_that_listens(lambda request: refuse * request.count(b"*")) as port:
+        for user in (":secret@", ":%73ecret@"):
+            assert "args beginning with" in refusal(f"redis://{user}127.0.0.1:{port}/0")
+        with pytest.raises(QueueError, match="args beginning with") as caught:
+            Link(f"redis://127.0.0.1:{port}/0?password=secret")(lambda client: client.ping())
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_does_not_exist_is_named(server: RedisServer) -> None:
+    assert "has no such database" in refusal(server.url[:-1] + "99")
+
+
+def test_a_user_without_dangerous_commands_will_do_and_another_right_is_named(
+    server: RedisServer,
+) -> None:
+    with client(server) as admin:
+        for name, right in {"course": "-@dangerous", "nobody": "-ping"}.items():
+            rights = ("on", ">secret", "~*", "+@all", right)
+            admin.execute_command("ACL", "SETUSER", name, *rights)
+    place = f"127.0.0.1:{server.port}/0"
+    assert external_server(f"redis://course:secret@{place}") == server.version
+    assert "refuses a command: " in refusal(f"redis://nobody:secret@{place}")
