@@ -16,32 +16,66 @@ from studyguide import images
 from studyguide.errors import DAMAGE, MessageError, StudyguideError, UsageError, explained
 from studyguide.timeline import SCHEMA, Event, Timeline
 
+# What says that a tile was put into a queue, that a worker was handed it, and how it ended.
+QUEUED = ("enqueue", "wait", "blur", "transfer", "reclaim", "retry", "duplicate", "death")
+DELIVERED = QUEUED[1:]
+FATES = ("assemble", "dead", "lost")
+
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where every tile went. Deliveries may outnumber tiles; nothing else may."""
+    """Where every tile went: enqueued = assembled + dead letters + lost + in doubt.
+
+    A killed process may take its last events along. What the others' events imply is counted: a
+    tile that is in its place was enqueued and delivered. A tile of which no event says how it ended
+    is in doubt.
+    """
 
     enqueued: int  # distinct tiles put into the queue
     delivered: int  # times that a worker was handed a tile
     assembled: int  # distinct tiles that reached their place in an image
     redelivered: int  # deliveries of a tile beyond its first
-    duplicates: int  # results that came second and were dropped
+    duplicates: int  # results, or errors, that came second and were dropped
     dead_letters: int  # distinct tiles given up after their last attempt
     lost: int  # distinct tiles that vanished with a worker
+    in_doubt: int = 0  # distinct tiles whose end no event tells
 
     @classmethod
     def of(cls, timeline: Timeline) -> "Ledger":
         """Count the tiles in a run's events."""
-        deliveries = Counter(_tiles(timeline.of("wait")))
+        fates = _fates(timeline)
+        ends = Counter(fates.values())
+        waits = Counter(_tiles(timeline.of("wait")))
+        handed = {tile for tile, fate in fates.items() if fate in ("assemble", "dead")}
+        handed.update(waits, _tiles(timeline.of(*DELIVERED)))
+        redelivered = waits.total() - len(waits)
         return cls(
-            enqueued=len(set(_tiles(timeline.of("enqueue")))),
-            delivered=deliveries.total(),
-            assembled=len(set(_tiles(timeline.of("assemble")))),
-            redelivered=deliveries.total() - len(deliveries),
+            enqueued=len(fates),
+            delivered=len(handed) + redelivered,
+            assembled=ends["assemble"],
+            redelivered=redelivered,
             duplicates=len(timeline.of("duplicate")),
-            dead_letters=len(set(_tiles(timeline.of("dead")))),
-            lost=len(set(_tiles(timeline.of("lost")))),
+            dead_letters=ends["dead"],
+            lost=ends["lost"],
+            in_doubt=ends[""],
         )
+
+
+def _fates(timeline: Timeline) -> dict[tuple[str, int], str]:
+    """Each tile's last fate, empty if none is known; an image that is saved has all its tiles."""
+    fates: dict[tuple[str, int], str] = {}
+    of_image: dict[str, set[int]] = {}
+    saved: set[str] = set()
+    for event in sorted(timeline.of(*QUEUED, *FATES, "save"), key=lambda event: event.end):
+        tiles = of_image.setdefault(event.image, set())
+        if event.stage == "save":
+            saved.add(event.image)
+            fates.update(((event.image, tile), "assemble") for tile in tiles)
+        elif event.tile >= 0:
+            tiles.add(event.tile)
+            known = fates.get((event.image, event.tile)) or "assemble" * (event.image in saved)
+            fates[event.image, event.tile] = event.stage if event.stage in FATES else known
+    return fates
 
 
 def _tiles(events: Iterable[Event]) -> list[tuple[str, int]]:
@@ -80,13 +114,17 @@ class RunReport:
     ) -> "RunReport":
         """Compute the report of a run from its events."""
         ledger = Ledger.of(timeline)
-        blurs, saves = timeline.of("blur"), timeline.of("save")
-        failed = {event.image: event.detail["error"] for event in timeline.of("failed")}
-        digests = {event.detail["path"]: event.detail["pixels_sha256"] for event in saves}
+        blurs = timeline.of("blur")
+        # The last word on an image decides: it may be repaired, or saved twice after a crash.
+        ends = sorted(timeline.of("save", "failed"), key=lambda event: event.end)
+        last = {event.image: event for event in ends}.values()
+        failed = {event.image: event.detail["error"] for event in last if event.stage == "failed"}
+        saves = [event.detail for event in last if event.stage == "save"]
+        digests = {detail["path"]: detail["pixels_sha256"] for detail in saves}
         return cls(
             approach=approach,
             backend=backend,
-            images=len({event.image for event in saves} | set(failed)),
+            images=len(last),
             tiles=ledger.enqueued,
             workers=int(settings["workers"]),
             wall_s=round(timeline.seconds, 4),
@@ -95,7 +133,6 @@ class RunReport:
             redelivered=ledger.redelivered,
             dead_letters=ledger.dead_letters,
             failed_images=[{"image": name, "error": failed[name]} for name in sorted(failed)],
-            # One that was saved twice, after a crash, counts once.
             outputs=[{"path": path, "pixels_sha256": digests[path]} for path in sorted(digests)],
             ledger=asdict(ledger),
             settings=settings,
@@ -106,8 +143,9 @@ class RunReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every image was blurred and saved whole."""
-        return bool(self.outputs) and not self.failed_images
+        """Whether every image was blurred and saved whole, and no tile is in doubt."""
+        in_doubt = self.ledger.get("in_doubt", 0)  # logs of earlier versions do not have it
+        return bool(self.outputs) and not self.failed_images and not in_doubt
 
     def pixels(self) -> dict[str, str]:
         """Output file name -> sha256 of its pixels."""

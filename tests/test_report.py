@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from studyguide.errors import MessageError, StudyguideError, UsageError
 from studyguide.report import (
+    FATES,
+    QUEUED,
     Ledger,
     RunReport,
     comparison,
@@ -103,19 +106,76 @@ def test_a_wait_that_brought_no_tile_is_no_delivery() -> None:
 @given(
     stages=st.lists(
         st.tuples(
-            st.sampled_from(["enqueue", "wait", "assemble", "duplicate", "dead", "lost", "blur"]),
+            st.sampled_from([*QUEUED, *FATES, "split", "save"]),
             st.integers(-1, 3),
         )
     )
 )
-def test_deliveries_are_first_deliveries_and_redeliveries(stages: list[tuple[str, int]]) -> None:
+def test_whatever_the_events_are_the_ledger_adds_up(stages: list[tuple[str, int]]) -> None:
     script = Script()
     for stage, tile in stages:
-        script.add(stage, tile)
+        script.save() if stage == "save" else script.add(stage, tile)
+    assert_adds_up(Ledger.of(script.timeline()))
+
+
+def assert_adds_up(ledger: Ledger) -> None:
+    ended = ledger.assembled + ledger.dead_letters + ledger.lost
+    assert ledger.enqueued == ended + ledger.in_doubt
+    assert ledger.delivered >= ledger.assembled + ledger.dead_letters + ledger.redelivered
+
+
+# Which process (coordinator, worker, assembler) writes which events of a tile, by its end.
+ROADS = {
+    "assemble": "c:enqueue w:wait w:blur w:transfer a:assemble",
+    "dead": "c:enqueue w:wait w:retry w:wait w:dead",
+    "lost": "c:enqueue w:wait c:lost",
+    "lost again": "c:enqueue w:wait w:transfer a:assemble c:lost",
+    "thawed": "c:enqueue w:wait c:lost w:transfer a:assemble",
+}
+ENDS = {"lost again": "lost", "thawed": "assemble"}
+
+
+@given(
+    roads=st.lists(st.sampled_from(sorted(ROADS)), min_size=1, max_size=6),
+    saved=st.booleans(),
+    left=st.fixed_dictionaries({process: st.none() | st.integers(0, 20) for process in "cwa"}),
+)
+def test_the_last_events_of_the_killed_are_there_or_their_tiles_are_in_doubt(
+    roads: list[str], saved: bool, left: dict[str, int | None]
+) -> None:
+    """`left` says how many events of each process are left; None: all, it was not killed."""
+    script, known, killed = Script(), dict[int, str](), any(n is not None for n in left.values())
+    steps = zip_longest(*(ROADS[road].split() for road in roads))
+    for tile, step in ((tile, step) for row in steps for tile, step in enumerate(row) if step):
+        process, stage = step.split(":")
+        if left[process] != 0:
+            left[process] = left[process] and left[process] - 1
+            script.add(stage, tile)
+            known[tile] = stage if stage in FATES else known.get(tile, "")
+    ends = [ENDS.get(road, road) for road in roads]
+    if saved and set(ends) == {"assemble"}:
+        script.save()
+        known = dict.fromkeys(known, "assemble")
     ledger = Ledger.of(script.timeline())
-    first = {tile for stage, tile in stages if stage == "wait" and tile >= 0}
-    assert ledger.delivered == len(first) + ledger.redelivered
-    assert max(ledger.enqueued, ledger.assembled, ledger.dead_letters, ledger.lost) <= 4
+    assert_adds_up(ledger)
+    assert ledger.enqueued == len(known)
+    assert ledger.in_doubt == list(known.values()).count("")
+    assert killed or (ledger.assembled, ledger.dead_letters, ledger.lost, ledger.in_doubt) == (
+        *(ends.count(fate) for fate in FATES),
+        0,
+    )
+
+
+def test_what_the_others_saw_of_a_killed_process_is_counted() -> None:
+    """A worker took its events along, then the coordinator, then the assembler."""
+    without_worker = Script().add("enqueue", 0).add("assemble", 0)
+    without_coordinator = Script().add("wait", 0).add("assemble", 0)
+    without_assembler = Script().add("enqueue", 0).add("wait", 0).save()
+    for script in (without_worker, without_coordinator, without_assembler):
+        ledger = Ledger.of(script.timeline())
+        assert (ledger.enqueued, ledger.delivered, ledger.assembled) == (1, 1, 1)
+    assert Ledger.of(Script().add("split", 0).timeline()).enqueued == 0
+    assert Ledger.of(Script().add("enqueue", 0).add("wait", 0).timeline()).in_doubt == 1
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -152,6 +212,23 @@ def test_failed_images_are_listed_by_name_and_make_the_run_fail() -> None:
 
 def test_a_run_without_output_is_not_ok() -> None:
     assert not Script().add("run", image="").report().ok
+
+
+def test_a_run_with_a_tile_in_doubt_is_not_ok() -> None:
+    report = whole_run().add("enqueue", 0, "b.png").report()
+    assert report.ledger["in_doubt"] == 1
+    assert "in_doubt      1" in readable(report)
+    assert not report.ok
+    del report.ledger["in_doubt"]  # as in the log of an earlier version
+    assert report.ok
+
+
+def test_the_last_word_on_an_image_decides() -> None:
+    repaired = Script().add("failed", error="a.png is gone.").save().report()
+    assert (repaired.failed_images, repaired.images, repaired.ok) == ([], 1, True)
+    spoilt = whole_run().add("failed", error="a.png was changed.").report()
+    assert (spoilt.outputs, spoilt.images, spoilt.ok) == ([], 1, False)
+    assert [item["image"] for item in spoilt.failed_images] == ["a.png"]
 
 
 def test_an_image_that_was_saved_twice_after_a_crash_counts_once() -> None:
@@ -403,14 +480,15 @@ def test_without_a_run_of_a_the_comparison_claims_neither_pixels_nor_speed_up() 
 
 def test_the_comparison_shows_speed_up_and_losses_under_their_headings() -> None:
     base = replace(whole_run().report("a"), wall_s=6.0, workers=1)
-    script = whole_run().add("wait", 1).add("lost", 0).add("lost", 1).add("dead", 1)
+    script = whole_run().add("enqueue", 2).add("wait", 2).add("wait", 2).add("dead", 2)
+    script.add("lost", 0).add("lost", 1)
     run = replace(script.report("e"), wall_s=1.5, blur_s=3.25, workers=4)
     header, first, second = comparison([base, run]).splitlines()
     assert first.split() == [
         *("a", "local", "1", "2", "1", "6.00", "0.25", "1.00x", "0", "0", "0", "yes")
     ]
     assert second.split() == [
-        *("e", "local", "1", "2", "4", "1.50", "3.25", "4.00x", "2", "1", "1", "yes")
+        *("e", "local", "1", "3", "4", "1.50", "3.25", "4.00x", "2", "1", "1", "yes")
     ]
     for heading in ("wall s", "blur s", "speed-up", "lost", "redelivered", "dead"):
         end = header.index(heading) + len(heading)
