@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from studyguide.images import atomic
+
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
@@ -335,11 +337,9 @@ def night() -> Pixels:
 
 
 def save(path: Path, pixels: Pixels) -> None:
-    """Write a PNG under a temporary name and rename it, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    Image.fromarray(pixels).save(temporary, format="PNG")
-    temporary.replace(path)
+    """Write a PNG atomically."""
+    with atomic(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def same(path: Path, pixels: Pixels) -> bool:

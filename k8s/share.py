@@ -12,6 +12,7 @@ its role starts `pull` fetches what it needs, and while it runs `push` hands ove
 
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -53,7 +54,7 @@ def files_in(folder: Path) -> list[Path]:
 def write(path: Path, body: bytes) -> None:
     """Replace a file in one step: whoever reads it sees all or nothing of the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{time.monotonic_ns()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     temporary.write_bytes(body)
     temporary.replace(path)
 

@@ -189,7 +189,7 @@ class LocalCluster(Cluster):
         now = time.monotonic()
         if process.due == 0.0:
             self.record_death(process.name, exit_code=code)
-            images.sweep(self.settings.output, process.child.pid)
+            images.sweep(self.settings.output)
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
                 silence = f"nothing, as it is where the disk of {self.folder} is full"
                 raise ToolError([process.name], code, process.child.tail() or silence)

@@ -5,12 +5,16 @@ transparency. Palettes and CMYK are converted, 16 bits are scaled down to 8, and
 a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred as they are stored.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
-import re
+import secrets
+import stat
 import struct
-import threading
+import sys
+import tempfile
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -20,8 +24,15 @@ from typing import IO
 
 import numpy as np
 from isal import isal_zlib
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    SAMPLEFORMAT,
+    STRIPOFFSETS,
+    TILEOFFSETS,
+    ImageFileDirectory_v2,
+)
 
 from studyguide.errors import ImageError, UsageError, explained
 from studyguide.tiles import Pixels
@@ -41,32 +52,83 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 PNG_LEVEL = 2
 # Chunks that leave pixels as they are stored. Others make them transparent, turn or move them.
 PLAIN = set(b"IHDR IDAT IEND gAMA cHRM sRGB iCCP sBIT bKGD pHYs".split())
+TEMPORARY = ".studyguide-"  # how the names of files begin that are being written
+# What f and g save of an image that lost tiles: `<stem>.partial.png` and `<stem>.mask.png`.
+PARTIAL, MASK = ".partial", ".mask"
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
 
 
 def find(folder: Path) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
-    """List a folder's images by name, and those that cannot be done because two share a stem.
+    """List a folder's images by name, and those that would overwrite another one's output.
 
-    Raises UsageError if the folder does not exist or holds no image.
+    Skipped are hidden files (macOS keeps thumbnails in ``._IMG.png``) and whatever is not a regular
+    file or a link: folders, pipes, sockets.
+
+    Raises UsageError if the folder does not exist, cannot be read or holds no image.
     """
-    if not folder.is_dir():
-        raise UsageError(f"The image folder {folder} does not exist", "Name a folder with --images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    remedy = "Check its permissions, or name another folder with --images"
+    with explained(UsageError, f"The image folder {folder} cannot be read", remedy):
+        if folder.is_file():
+            raise UsageError(f"{folder} is a file", f"Name its folder: --images {folder.parent}")
+        if not folder.is_dir():
+            problem = f"The image folder {folder} does not exist"
+            raise UsageError(problem, "Name a folder with --images")
+        with os.scandir(folder) as entries:
+            paths = [folder / name for name in sorted(e.name for e in entries if _is_image(e))]
     if not paths:
         kinds = " ".join(FORMATS)
         raise UsageError(
             f"The folder {folder} holds no image", f"Put files of these kinds in: {kinds}"
         )
+    return _without_clashes(paths)
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in FORMATS:
+        return False
+    with suppress(OSError):
+        return stat.S_ISREG(entry.stat().st_mode)
+    return True  # a broken link, or a folder that may not be entered: `load` reports it
+
+
+def _without_clashes(paths: list[Path]) -> tuple[list[Path], list[tuple[Path, ImageError]]]:
     first: dict[str, Path] = {}
     for path in paths:
-        first.setdefault(path.stem.casefold(), path)  # macOS takes A.png and a.png for one file
-    chosen = list(first.values())
-    clashes = []
-    for path in (path for path in paths if path not in chosen):
-        same = f"{path} has the same stem as {first[path.stem.casefold()].name}"
-        problem = f"{same}: both would be saved as {path.stem}.png"
-        clashes.append((path, ImageError(problem, "Rename one of them")))
+        first.setdefault(_same_name(path.stem), path)
+    chosen, clashes = [], []
+    for path in paths:
+        name = _same_name(path.stem)
+        if why := _clash(path, name, first):
+            problem = f"{path} {why} would be saved as {path.stem}.png"
+            clashes.append((path, ImageError(problem, "Rename one of them")))
+        else:
+            chosen.append(path)
     return chosen, clashes
+
+
+def _clash(path: Path, name: str, first: dict[str, Path]) -> str:
+    if first[name] is not path:
+        return f"has the same stem as {first[name].name}: both"
+    for part in (PARTIAL, MASK):
+        base = first.get(name.removesuffix(part))
+        if base and name.endswith(part):
+            return f"has the name of a part of {base.name}, which is saved if it loses tiles: both"
+    return ""
+
+
+def _same_name(stem: str) -> str:
+    """What two names have in common that some file system takes for one.
+
+    Case is ignored, as macOS, Windows and USB sticks do, and so is how an accent is encoded. Only
+    macOS takes "ss" for "ß" as well.
+    """
+    fold = str.casefold if sys.platform == "darwin" else str.lower
+    return unicodedata.normalize("NFC", fold(unicodedata.normalize("NFC", stem)))
+
+
+def output(folder: Path, image: str, part: str = "") -> Path:
+    """Return where an image's result is saved, or a part of it: `PARTIAL` or `MASK`."""
+    return folder / f"{Path(image).stem}{part}.png"
 
 
 def load(path: Path) -> Pixels:
@@ -90,9 +152,39 @@ def load(path: Path) -> Pixels:
     except FileNotFoundError as error:
         raise ImageError(f"{path} is gone", "Restore the file and run again") from error
     except Exception as error:  # whatever a decoder makes of it: OverflowError has been seen
-        is_empty = path.exists() and path.stat().st_size == 0
-        cause = "is empty" if is_empty else f"cannot be read as an image ({error})"
-        raise ImageError(f"{path} {cause}", "Replace or remove the file") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    """Say why a file cannot be read: the system refuses, its kind is not supported, or damage."""
+    if isinstance(error, OSError) and error.errno:
+        return ImageError(f"{path} cannot be read ({error.strerror})", "Check its permissions")
+    remedy = "Replace or remove the file"
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            return ImageError(f"{path} is empty", remedy)
+    if isinstance(error, UnidentifiedImageError):
+        said = _unsupported_tiff(path) or "it begins like no image"
+        remedy = "Export it as PNG" if said.startswith("TIFF") else remedy
+    else:  # what Python says of a decoder's own mistakes, such as an index, helps nobody
+        said = str(error) if isinstance(error, (OSError, ValueError)) else "its data are damaged"
+    return ImageError(f"{path} cannot be read as an image ({said})", remedy)
+
+
+def _unsupported_tiff(path: Path) -> str:
+    """Describe an intact TIFF of a kind that Pillow does not know; empty if it is damaged."""
+    with suppress(Exception), path.open("rb") as file:
+        head = file.read(8)
+        tags = ImageFileDirectory_v2(head + (file.read(8) if head[2] == 43 else b""))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = tags[BITSPERSAMPLE], tags.get(SAMPLEFORMAT, (1,))
+        file.seek(max(tags.get(STRIPOFFSETS) or tags[TILEOFFSETS]))
+        if file.read(1):  # the last part of the data is there
+            names = {1: "unsigned", 2: "signed", 3: "float"}
+            samples = f"{len(bits)} x {bits[0]} bits, {names.get(kind[0], 'of another type')}"
+            return f"TIFF with samples that are not supported: {samples}"
+    return ""
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -207,40 +299,48 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `path` once the body has ended well and is on disk."""
+    """Open a temporary file that becomes `path` once the body has ended well and is on disk.
+
+    The file is locked until then, so that `sweep` can tell it from one whose writer is dead. Its
+    name is short and random: as long as `path` is a valid name, the temporary one is too, and
+    several threads or hosts can write the same result.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Threads of one process may save the same result: a tile that was delivered twice.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary, file = _create(path.parent)
     try:
-        with temporary.open("wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # still locked
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def sweep(folder: Path, pid: int | None = None) -> None:
-    """Remove what a process that was killed was just writing into a folder with `atomic`.
+def _create(folder: Path) -> tuple[Path, IO[bytes]]:
+    """Make a temporary file and lock it; make another one if `sweep` was faster than the lock."""
+    while True:
+        path = folder / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+        file = path.open("xb")
+        with suppress(OSError):  # no locks on this file system: `sweep` removes nothing there
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return path, file
+        file.close()
 
-    Without `pid`, what any process that runs no more was writing.
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that are dead were writing into a folder with `atomic`.
+
+    Their locks ended with them, whatever their process ids or namespaces were. On NFS this holds
+    between hosts unless the mount has the option `nolock` or `local_lock`; a file that another host
+    is writing may then be removed, and its writer reports that the image cannot be saved.
     """
-    for path in folder.glob(".*.tmp"):
-        found = re.search(r"\.(\d+)-\d+\.tmp$", path.name)
-        if found and (int(found[1]) == pid if pid else not _runs(int(found[1]))):
-            path.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    for path in folder.glob(f"{TEMPORARY}*.tmp"):
+        with suppress(OSError), path.open("r+b") as file:  # NFS locks only files open for writing
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def check_writable(folder: Path, option: str = "--output") -> None:
@@ -250,6 +350,6 @@ def check_writable(folder: Path, option: str = "--output") -> None:
     """
     remedy = f"Choose another folder with {option}"
     with explained(UsageError, f"The folder {folder} cannot be written", remedy):
-        with atomic(folder / "probe"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        (folder / "probe").unlink(missing_ok=True)  # by another run that looked just now

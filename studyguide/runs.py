@@ -95,6 +95,9 @@ def run(
     paths, _ = images.find(checked.images)
     _check_faults(planted, chosen, paths, checked.tile_size)
     images.check_writable(checked.output)
+    if checked.output.samefile(checked.images):
+        problem = f"The output would overwrite the images: both are in {checked.output}"
+        raise UsageError(problem, "Choose another folder with --output")
     if logs is not None:
         images.check_writable(Path(logs), "--logs")
     events = Events(on_event)

@@ -493,8 +493,8 @@ class StreamAssembler(Consumer):
             canvas.pixels[tile.core] = original[tile.core]
             mask[tile.core] = 255
         folder = self.run.settings.output
-        images.save(folder / f"{stem}.partial.png", canvas.pixels)
-        images.save(folder / f"{stem}.mask.png", mask)
+        images.save(images.output(folder, job.image, images.PARTIAL), canvas.pixels)
+        images.save(images.output(folder, job.image, images.MASK), mask)
         names = ", ".join(str(tile.index) for tile in dead)
         error = f"{len(dead)} of {len(job.tiles)} tiles are dead letters ({names})"
         where = f"the rest is in {stem}.partial.png, the dead tiles are white in {stem}.mask.png"

@@ -210,7 +210,9 @@ def start_loaders(crew: Crew, run: Run, places: Channel[str]) -> Channel[Loaded]
 
 
 def _bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    with suppress(OSError):  # loading it reports why
+        return path.stat().st_size
+    return 0
 
 
 def load_images(

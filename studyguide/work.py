@@ -198,7 +198,7 @@ class Run:
 
     def save(self, image: str, pixels: Pixels) -> None:
         """Save an image that is whole as `<output>/<stem>.png`."""
-        path = self.settings.output / f"{Path(image).stem}.png"
+        path = images.output(self.settings.output, image)
         with self.recorder.span("save", image) as detail:
             images.save(path, pixels)
             detail.update(path=str(path), pixels_sha256=images.sha256(pixels))

@@ -2,10 +2,11 @@
 
 import os
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +80,25 @@ def free_port() -> int:
 def temporary_files(folder: Path) -> list[Path]:
     """Half-written files below a folder."""
     return sorted(folder.rglob("*.tmp"))
+
+
+@contextmanager
+def folder_of_mode(mode: int) -> Iterator[Path]:
+    """A folder with the image a.png and these permissions, for a user who is not root."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "images"
+        folder.mkdir()
+        Image.fromarray(grey()).save(folder / "a.png")
+        Path(name).chmod(0o777)
+        folder.chmod(mode)
+        if user == 0:
+            os.seteuid(65534)  # the superuser may read everything
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
 
 
 def failing(function: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:

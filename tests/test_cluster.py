@@ -187,7 +187,7 @@ def test_a_process_that_ends_too_early_is_started_again_and_leaves_no_half_writt
     cluster.start("assembler")
     wait_until_started(cluster, "assembler-0")
     process, output = cluster.processes["assembler-0"], cluster.settings.output
-    half, whole, others = f".a.png.{process.child.pid}-1.tmp", "a.png", ".b.png.1-1.tmp"
+    half, whole, others = ".studyguide-0123.tmp", "a.png", ".b.png.1-1.tmp"
     output.mkdir()
     for name in (half, whole, others):
         (output / name).touch()

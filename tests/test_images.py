@@ -1,13 +1,17 @@
 """Every kind of image that people have in folders comes in right, and every bad one is told."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import resource
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from support import temporary_files
+from support import folder_of_mode, temporary_files
 
 from studyguide import images
 from studyguide.errors import ImageError, UsageError
@@ -614,10 +618,88 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "--images" in caught.value.remedy
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused_and_its_folder_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match=r"a\.png is a file") as caught:
         images.find(tmp_path / "a.png")
+    assert f"--images {tmp_path}" in caught.value.remedy
+
+
+def test_hidden_files_folders_and_pipes_are_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "._a.png", ".b.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    paths, clashes = images.find(tmp_path)
+    assert [path.name for path in paths] == ["a.png", "link.png"]
+    assert clashes == []
+
+
+def test_names_that_some_file_system_takes_for_one_clash(tmp_path: Path) -> None:
+    accents = [unicodedata.normalize(form, "né.png") for form in ("NFC", "NFD")]
+    touch(tmp_path, "A.png", "a.jpg", *accents)
+    paths, clashes = images.find(tmp_path)
+    assert len(paths) == len(clashes) == 2
+    assert {path.name for path, _ in clashes} == {"a.jpg", accents[0]}
+
+
+@pytest.mark.parametrize(("system", "clashes"), [("linux", 0), ("darwin", 1)])
+def test_a_sharp_s_is_a_double_s_on_macos_only(
+    system: str, clashes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    touch(tmp_path, "straße.png", "strasse.png")
+    assert len(images.find(tmp_path)[1]) == clashes
+
+
+def test_the_names_of_an_image_that_lost_tiles_are_kept_for_it(tmp_path: Path) -> None:
+    touch(tmp_path, "cat.png", "Cat.mask.jpg", "cat.partial.png", "mask.png", "dog.mask.png")
+    paths, clashes = images.find(tmp_path)
+    assert [path.name for path in paths] == ["cat.png", "dog.mask.png", "mask.png"]
+    assert [path.name for path, _ in clashes] == ["Cat.mask.jpg", "cat.partial.png"]
+    for path, error in clashes:
+        assert str(path) in error.problem
+        assert "a part of cat.png" in error.problem
+    parts = {images.output(tmp_path, "cat.png", part) for part in (images.PARTIAL, images.MASK)}
+    assert {_.name for _ in parts} == {"cat.partial.png", "cat.mask.png"}
+
+
+def test_finding_compares_each_image_with_few_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, *(f"{n}.png" for n in range(200)), *(f"{n}.jpg" for n in range(200)))
+    compared = 0
+    equal = Path.__eq__
+
+    def count(path: Path, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(path, other)
+
+    monkeypatch.setattr(Path, "__eq__", count)
+    assert [len(found) for found in images.find(tmp_path)] == [200, 200]
+    assert compared <= 400
+
+
+def test_an_image_in_a_folder_that_may_not_be_entered_is_an_image_error() -> None:
+    with folder_of_mode(0o444) as folder:
+        paths, clashes = images.find(folder)
+        assert (paths, clashes) == ([folder / "a.png"], [])
+        error = refused(folder / "a.png")
+        assert images.size(folder / "a.png") == (0, 0)
+    assert "cannot be read (Permission denied)" in error.problem
+    assert "permissions" in error.remedy
+
+
+@pytest.mark.parametrize(("mode", "below"), [(0o000, "."), (0o111, "."), (0o000, "below")])
+def test_a_folder_that_may_not_be_listed_is_refused(mode: int, below: str) -> None:
+    with (
+        folder_of_mode(mode) as folder,
+        pytest.raises(UsageError, match="Permission denied") as caught,
+    ):
+        images.find(folder / below)
+    assert str(folder) in caught.value.problem
+    assert "--images" in caught.value.remedy
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt", "a.gif"]], ids=["empty", "no image"])
@@ -786,15 +868,107 @@ def test_an_output_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     assert "--output" in caught.value.remedy
 
 
-def test_an_output_folder_without_permission_is_refused(
+def test_looking_for_a_writable_folder_leaves_files_of_the_user_alone(tmp_path: Path) -> None:
+    (tmp_path / "probe").write_text("mine")
+    (tmp_path / "probe.tmp").mkdir()
+    images.check_writable(tmp_path)
+    assert (tmp_path / "probe").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["probe", "probe.tmp"]
+
+
+def test_a_folder_with_the_name_of_a_scratch_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "probe").mkdir()
+    images.check_writable(tmp_path)
+
+
+def test_an_output_folder_without_permission_is_refused() -> None:
+    with (
+        folder_of_mode(0o555) as folder,
+        pytest.raises(UsageError, match="Permission denied"),
+    ):
+        images.check_writable(folder)
+
+
+# --- temporary files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", ["a" * 251, "漢" * 83], ids=["ascii", "cjk"])
+def test_a_name_as_long_as_the_system_allows_is_saved(stem: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{stem}.png"
+    images.save(path, noise(2, 2, 3))
+    np.testing.assert_array_equal(images.load(path), noise(2, 2, 3))
+
+
+def test_a_file_that_is_being_written_is_not_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    """Its writer may live in another process-id namespace, so that nobody here has its number."""
+    monkeypatch.setattr("os.getpid", lambda: 2**22 + 1)
+    path = tmp_path / "a.raw"
+    with images.atomic(path) as file:
+        [temporary] = temporary_files(tmp_path)
+        subprocess.run([sys.executable, "-c", SWEEP, tmp_path], check=True)
+        assert temporary_files(tmp_path) == [temporary]
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
 
-    monkeypatch.setattr("pathlib.Path.open", forbidden)  # the superuser may write everywhere
-    with pytest.raises(UsageError, match="Permission denied"):
-        images.check_writable(tmp_path)
+
+SWEEP = "import sys; from pathlib import Path; from studyguide import images\n"
+SWEEP += "images.sweep(Path(sys.argv[1]))"
+WRITE = "import sys, time; from pathlib import Path; from studyguide import images\n"
+WRITE += "with images.atomic(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+
+
+def test_what_a_killed_process_was_writing_is_swept_and_nothing_of_the_user(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", WRITE, tmp_path / "a.png"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+    assert len(temporary_files(tmp_path)) == 1
+    touch(tmp_path, ".mine.tmp", ".a.png.1-1.tmp", "b.tmp", "a.png")
+    images.sweep(tmp_path)
+    names = [".a.png.1-1.tmp", ".mine.tmp", "b.tmp"]
+    assert [path.name for path in temporary_files(tmp_path)] == names
+
+
+def test_a_writer_that_a_sweeper_overtakes_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def sweep_first(file: Any, how: int) -> None:
+        monkeypatch.setattr("fcntl.flock", lock)
+        images.sweep(tmp_path)
+        lock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", sweep_first)
+    write_atomically(tmp_path / "a.raw", b"whole")
+    assert (tmp_path / "a.raw").read_bytes() == b"whole"
+    assert temporary_files(tmp_path) == []
+
+
+def test_where_files_cannot_be_locked_they_are_written_and_never_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with images.atomic(tmp_path / "a.raw") as file:
+        images.sweep(tmp_path)
+        assert len(temporary_files(tmp_path)) == 1
+        file.write(b"whole")
+    assert (tmp_path / "a.raw").read_bytes() == b"whole"
+
+
+def test_a_saved_file_has_the_permissions_that_others_have(tmp_path: Path) -> None:
+    images.save(tmp_path / "a.png", noise(2, 2, 3))
+    touch(tmp_path, "b.png")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
 
 
 # --- digests -------------------------------------------------------------------------------------

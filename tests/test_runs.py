@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import struct
 import zlib
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import redis
 from PIL import Image
-from support import SMALL, TILES, grey, make_images, noise, temporary_files
+from support import SMALL, TILES, folder_of_mode, grey, make_images, noise, temporary_files
 
 import studyguide
 from studyguide import service
@@ -156,7 +157,7 @@ BAD = {
     "bomb.png": "claims more than 179 million pixels. Scale it down first",
     "cloud.webp": "has the same stem as cloud.png: both would be saved as cloud.png. Rename one",
     "empty.jpg": "is empty. Replace or remove",
-    "folder.png": "cannot be read as an image",
+    "grain.mask.png": "has the name of a part of grain.png, which is saved if it loses tiles",
     "text.tif": "cannot be read as an image",
     "truncated.png": "cannot be read as an image",
     "wrong.png": "holds JPEG data though its name says PNG. Rename it to wrong.jpg",
@@ -171,7 +172,10 @@ def mixed_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bomb.png").write_bytes(png_that_claims(60_000, 60_000))
     Image.fromarray(noise()).save(folder / "cloud.webp", lossless=True)
     (folder / "empty.jpg").touch()
-    (folder / "folder.png").mkdir()
+    (folder / "folder.png").mkdir()  # this and the next two are skipped
+    os.mkfifo(folder / "pipe.png")
+    (folder / "._grain.png").write_bytes(b"AppleDouble")
+    (folder / "grain.mask.png").write_bytes(whole)
     (folder / "text.tif").write_text("no image\n")
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(grey()).save(folder / "wrong.png", format="JPEG")
@@ -192,6 +196,31 @@ def test_bad_images_are_told_and_the_good_ones_are_saved(
     assert sorted(errors) == sorted(BAD)
     for name, problem in BAD.items():
         assert f"{mixed_images / name} {problem}" in errors[name]
+
+
+@pytest.mark.parametrize("letter", "af")
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_an_output_folder_that_is_the_image_folder_is_refused(
+    letter: str, through_a_link: bool, tmp_path: Path
+) -> None:
+    place = tmp_path / APPROACHES[letter].stem
+    folder = make_images(tmp_path / "images" if through_a_link else place)
+    if through_a_link:
+        place.symlink_to(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="would overwrite the images") as caught:
+        studyguide.run(letter, images=folder, output=tmp_path, **FEW)
+    assert "--output" in caught.value.remedy
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("letter", "abc")
+def test_an_image_in_a_folder_that_may_not_be_entered_fails_by_name(letter: str) -> None:
+    with folder_of_mode(0o444) as folder:
+        report = studyguide.run(letter, images=folder, output=folder.parent / "out", **FEW)
+    [failed] = report.failed_images
+    assert failed["image"] == "a.png"
+    assert f"{folder / 'a.png'} cannot be read (Permission denied)" in failed["error"]
 
 
 @pytest.mark.parametrize("letter", ["a", "b", "c"])

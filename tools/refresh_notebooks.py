@@ -17,6 +17,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 
+from studyguide.images import atomic
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CELL_TIMEOUT_S = 120
 METADATA = {
@@ -60,9 +62,8 @@ def refresh(path: Path) -> None:
         client.execute()
     except (CellControlSignal, DeadKernelError) as error:
         sys.exit(f"{path}, cell-{started[-1]:02d}: {error}")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(canonical_text(notebook), encoding="utf-8")
-    temporary.replace(path)
+    with atomic(path) as file:
+        file.write(canonical_text(notebook).encode())
 
 
 if __name__ == "__main__":
