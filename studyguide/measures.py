@@ -32,6 +32,13 @@ def stage_cpu_s(timeline: Timeline) -> dict[str, float]:
     return {stage: found[stage] for stage in SPANS if stage in found}
 
 
+def cpu_share(timeline: Timeline, stage: str) -> float:
+    """Share of a stage in the CPU seconds of all stages, 0 to 1."""
+    found = stage_cpu_s(timeline)
+    total = sum(found.values())
+    return found.get(stage, 0.0) / total if total else 0.0
+
+
 # --- bounds --------------------------------------------------------------------------------------
 
 
@@ -191,6 +198,13 @@ def peak(times: Iterable[Span]) -> int:
         depth += change
         most = max(most, depth)
     return most
+
+
+def tiles_in_flight(timeline: Timeline) -> int:
+    """How many tiles at most were between the start of `enqueue` and the end of their blur."""
+    cut = {(e.image, e.tile): e.start for e in timeline.of("enqueue")}
+    blurs = (e for e in timeline.of("blur") if (e.image, e.tile) in cut)
+    return peak((cut[e.image, e.tile], e.end) for e in blurs)
 
 
 def overlap_s(timeline: Timeline, one: str, other: str) -> float:

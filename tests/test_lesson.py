@@ -1,8 +1,10 @@
-"""What the notebooks lean on."""
+"""Helpers for the notebooks."""
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +12,22 @@ import numpy as np
 import pytest
 
 from studyguide import images, threads
+from studyguide.course import MARK
 from studyguide.errors import UsageError
 from studyguide.lesson import (
     Lesson,
+    Spent,
     copy_images,
     covered,
     durations,
+    free_cores,
     gallery,
     heat_map,
     peak,
     show_command,
     show_source,
     spans,
+    spent,
     table,
 )
 from studyguide.report import RunReport
@@ -37,6 +43,10 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("one.png", "two.png"):
         pixels = rng.integers(0, 256, SIZE, dtype=np.uint8)
         images.save(tmp_path / "images" / "input" / name, pixels)
+    (tmp_path / "k8s").mkdir()
+    mark = tmp_path / MARK
+    mark.parent.mkdir()
+    mark.touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -101,6 +111,49 @@ def test_a_race_goes_by_turns_and_keeps_the_median_run_of_each(
     a, b = lesson.race("a", "b", repeats=3)
     assert ran == ["a", "b"] * 3
     assert (a.approach, a.wall_s, b.approach, b.wall_s) == ("a", 3.0, "b", 4.0)
+
+
+def test_cases_that_differ_in_an_option_are_interleaved(
+    lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls = iter([5.0, 2.0, 1.0, 9.0, 3.0, 4.0])
+    ran: list[object] = []
+
+    def run(letter: str = "b", **options: object) -> RunReport:
+        ran.append((letter, options))
+        return RunReport(letter, "local", 1, 0, 1, next(walls), 0.0, 0, 0, 0, [], [])
+
+    monkeypatch.setattr(lesson, "run", run)
+    found = lesson.interleave({"a": {"letter": "a"}, 4: {"workers": 4}})
+    assert ran == [("a", {}), ("b", {"workers": 4})] * 3
+    assert {name: report.wall_s for name, report in found.items()} == {"a": 3.0, 4: 4.0}
+
+
+@pytest.mark.parametrize(("free", "warns"), [(2.0, False), (1.7, False), (1.5, True)])
+def test_lesson_says_when_other_programs_make_times_worth_little(
+    course: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    free: float,
+    warns: bool,
+) -> None:
+    monkeypatch.setattr("studyguide.lesson.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("studyguide.lesson.free_cores", lambda: free)
+    Lesson("a").close()
+    said = capsys.readouterr().out
+    assert f"free cores   {free} of 2" in said
+    assert ("times and speed-ups say little" in said) == warns
+
+
+def test_free_cores_are_no_more_than_there_are() -> None:
+    assert 0 < free_cores(0.05) <= (os.cpu_count() or 1)
+
+
+def test_both_clocks_of_a_call_are_read() -> None:
+    asleep = spent(lambda: time.sleep(0.05))
+    assert asleep.wall_s >= 0.05
+    assert asleep.cores < 1
+    assert Spent(wall_s=2.0, cpu_s=3.0).cores == 1.5
 
 
 def test_the_median_run_is_of_the_lesson_s_own_approach(lesson: Lesson) -> None:

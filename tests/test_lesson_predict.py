@@ -1,5 +1,6 @@
-"""A guess can be changed until the run begins, and is laid over the measurement."""
+"""A guess can be changed until the run starts, and is compared with the measurement."""
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -13,9 +14,53 @@ def guess() -> Guess:
     return Guess("speed-up", 0.0, 10.0, 4.0, "times")
 
 
-def test_guess_that_nobody_touches_is_the_default(guess: Guess) -> None:
+def compared(guess: Guess) -> str:
+    return str(guess.compare(6.0, {}, {inf: "high"}).data)
+
+
+def test_guess_that_nobody_touches_is_the_default_and_is_called_so(guess: Guess) -> None:
     guess.lock()
     assert guess.value == 4
+    assert "| the default; you did not guess | 4 |" in compared(guess)
+    assert "**The default against" in compared(guess)
+
+
+def test_late_message_of_the_browser_is_not_a_guess(guess: Guess) -> None:
+    guess.lock()
+    guess.slider.value = 2
+    assert "| the default; you did not guess | 4 |" in compared(guess)
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        lambda guess: setattr(guess.slider, "value", 5),
+        lambda guess: setattr(guess, "value", 5),
+        lambda guess: setattr(guess, "value", 4),
+        lambda guess: guess.button.click(),
+    ],
+)
+def test_reader_who_moves_sets_or_locks_has_guessed(
+    guess: Guess, commit: Callable[[Guess], None]
+) -> None:
+    commit(guess)
+    assert "| your guess, locked |" in compared(guess)
+    assert "**Your guess against" in compared(guess)
+
+
+@pytest.mark.parametrize(("low", "high", "default"), [(0.0, 12.0, 10.0), (0.5, 4.0, 1.5)])
+def test_slider_can_stand_at_its_default_and_at_its_ends(
+    low: float, high: float, default: float
+) -> None:
+    step = Guess("speed-up", low, high, default, "times").slider.step
+    for value in (high, default):
+        assert (value - low) / step == pytest.approx(round((value - low) / step))
+    assert 50 <= (high - low) / step <= 100
+
+
+def test_slider_that_cannot_stand_at_its_default_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"steps of 0\.2 cannot stand at 9\.95"):
+        Guess("speed-up", 0.0, 12.0, 9.95, "times")
 
 
 def test_guess_is_changed_by_slider_or_by_program(guess: Guess) -> None:
@@ -46,7 +91,7 @@ def test_whole_ends_make_whole_steps() -> None:
 
 def test_reader_without_widgets_sees_the_question_and_the_default(guess: Guess) -> None:
     bundle = guess._repr_mimebundle_()
-    assert bundle["text/plain"] == "speed-up: 4 times, if you do not say otherwise"
+    assert bundle["text/plain"] == "speed-up: 4 times is the default"
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 

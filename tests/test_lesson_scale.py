@@ -6,6 +6,7 @@ import ipywidgets
 import pytest
 from support import SMALL, TILES, make_images
 
+from studyguide.charts import Chart
 from studyguide.lesson.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps
 from studyguide.runs import run
 from studyguide.simulate import Costs
@@ -41,6 +42,13 @@ def test_the_chart_names_the_bottleneck_at_which_the_sliders_stand(
     scale.sliders["workers"].value, scale.sliders["others"].value = workers, others
     assert f"{workers:,} workers" in scale.chart.alt
     assert f"bottleneck: {bottleneck};" in scale.chart.alt
+
+
+def test_slider_shows_the_numbers_that_it_offers() -> None:
+    offered = [0.05, 0.3, 1, 1.5, 9.96, 10, 1_000_000]
+    explorer = Explorer(lambda n: Chart(1.0, f"{n}", "", ""), {"n": (offered, 10)})
+    labels = [label for label, _ in explorer.sliders["n"].options]
+    assert labels == ["0.05", "0.3", "1", "1.5", "9.96", "10", "1,000,000"]
 
 
 def test_a_moved_slider_draws_the_picture_anew_and_its_alt_text(scale: Explorer) -> None:

@@ -18,6 +18,7 @@ from studyguide.measures import (
     beside_blur_s,
     cores_at_work,
     covered,
+    cpu_share,
     fates,
     idle_s,
     in_memory,
@@ -37,6 +38,7 @@ from studyguide.measures import (
     starts_s,
     tile_cpu_s,
     tile_s,
+    tiles_in_flight,
     versus,
 )
 from studyguide.report import RunReport
@@ -66,6 +68,17 @@ def one_image(image: str = "a", at: float = 0.0, tiles: int = 2) -> list[Event]:
 
 RUN = Timeline(one_image())
 NOTHING = Timeline([])
+
+
+def test_share_of_a_stage_is_of_cpu_seconds() -> None:
+    assert cpu_share(RUN, "blur") == 4 / 7
+    assert cpu_share(RUN, "split") == cpu_share(NOTHING, "blur") == 0
+
+
+def test_tiles_in_flight_are_those_between_enqueue_and_the_end_of_their_blur() -> None:
+    assert tiles_in_flight(RUN) == 2
+    assert tiles_in_flight(Timeline([*one_image(), *one_image("b", at=20)])) == 2
+    assert tiles_in_flight(NOTHING) == 0
 
 
 def test_cpu_seconds_are_summed_by_stage_and_waits_are_left_out() -> None:

@@ -1,9 +1,10 @@
-"""What the notebooks lean on: one line to set up, one to tear down, and ways to show things.
+"""Helpers for the notebooks: set up, run, measure, show, tear down.
 
 Outputs are compared in CI, so what these helpers print is either an invariant (240/240 tiles, same
 pixels) or stands in a cell whose output is not compared.
 """
 
+import hashlib
 import inspect
 import os
 import re
@@ -14,10 +15,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -39,6 +41,9 @@ from studyguide.tiles import Pixels
 
 if TYPE_CHECKING:
     from studyguide.lesson.predict import Guess
+
+K = TypeVar("K")
+BUSY = 0.8  # with a smaller share of the cores than this, times say little
 
 
 class Lesson:
@@ -71,6 +76,7 @@ class Lesson:
         print(f"{'lesson':12} {letter}: {self.approach.title}, on {where}")
         for name, value in describe().items():
             print(f"{name:12} {value}")
+        print(f"{'free cores':12} {_free_cores_line(free_cores())}")
 
     def predict(self, question: str, low: float, high: float, default: float, unit: str) -> "Guess":
         """Ask the reader for a number, which the next run locks; see `predict.Guess`."""
@@ -101,14 +107,34 @@ class Lesson:
         return self._reference
 
     def median(self, repeats: int = 3, letter: str | None = None, **options: Any) -> RunReport:
-        """The run of median wall time among several: one alone says little on a busy machine."""
+        """Return the run of median wall time among several."""
         return self.race(letter or self.approach.letter, repeats=repeats, **options)[0]
 
     def race(self, *letters: str, repeats: int = 3, **options: Any) -> list[RunReport]:
-        """Run approaches by turns, so that a busy minute hits all; each one's median run."""
-        turns = [[self.run(letter, **options) for letter in letters] for _ in range(repeats)]
-        by_time = (sorted(runs, key=lambda run: run.wall_s) for runs in zip(*turns, strict=True))
-        return [runs[(len(runs) - 1) // 2] for runs in by_time]
+        """Run approaches alternately and return the run of median wall time of each."""
+        cases = {letter: {"letter": letter, **options} for letter in letters}
+        return list(self.interleave(cases, repeats).values())
+
+    def interleave(
+        self, cases: Mapping[K, Mapping[str, Any]], repeats: int = 3
+    ) -> dict[K, RunReport]:
+        """Run what is to be compared alternately; return the run of median wall time of each.
+
+        A minute in which other programs use the machine then slows down all cases alike.
+
+        Parameters
+        ----------
+        cases : mapping of a name to the options of `run`
+            With `letter` among the options, another approach than the lesson's own.
+        """
+        rounds = [
+            {name: self.run(**options) for name, options in cases.items()} for _ in range(repeats)
+        ]
+        middle = (repeats - 1) // 2
+        return {
+            name: sorted((runs[name] for runs in rounds), key=lambda run: run.wall_s)[middle]
+            for name in cases
+        }
 
     def check(self, report: RunReport) -> str:
         """State in one line whether a run did the same work as the sequential one."""
@@ -143,7 +169,7 @@ class Lesson:
         print(f"✓ {sentence}")
 
     def close(self) -> str:
-        """Remove what the lesson made and say what is left: no thread, no process, no file."""
+        """Remove what the lesson made, and check that no thread, process or file of it is left."""
         self._workshop.cleanup()
         assert not self.folder.exists(), f"files are left in {self.folder}"
         begun = [t for t in threading.enumerate() if t not in self._threads and not t.daemon]
@@ -186,6 +212,52 @@ def durations(call: Callable[[], object], repeats: int = 3) -> list[float]:
         call()
         times.append(time.perf_counter() - start)
     return times
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a call took: wall seconds, and CPU seconds of all threads of this process."""
+
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def cores(self) -> float:
+        """Cores at work on average: CPU seconds per wall second."""
+        return self.cpu_s / self.wall_s
+
+
+def spent(call: Callable[[], object]) -> Spent:
+    """Call, and measure both clocks."""
+    start, cpu = time.perf_counter(), time.process_time()
+    call()
+    cpu = time.process_time() - cpu
+    return Spent(time.perf_counter() - start, cpu)
+
+
+def free_cores(seconds: float = 0.2) -> float:
+    """Measure how many cores this process gets when it asks for all of them, for so many seconds.
+
+    It hashes on one thread for each core, which needs no lock of the interpreter. What other
+    programs use is missing from the result.
+    """
+    cores, block = os.cpu_count() or 1, bytes(2**18)
+
+    def hash_until(end: float) -> None:
+        while time.perf_counter() < end:
+            hashlib.sha256(block).digest()
+
+    with ThreadPoolExecutor(cores) as pool:
+        end = time.perf_counter() + seconds
+        return min(cores, spent(lambda: list(pool.map(hash_until, [end] * cores))).cores)
+
+
+def _free_cores_line(free: float) -> str:
+    cores = os.cpu_count() or 1
+    line = f"{free:.1f} of {cores}"
+    if free >= BUSY * cores:
+        return line
+    return f"{line}: other programs use the rest, so times and speed-ups say little here"
 
 
 def spans(report: RunReport, *stages: str, image: str = "") -> list[Span]:

@@ -39,9 +39,7 @@ class Explorer:
         self._draw = draw
         self.sliders = {
             name: ipywidgets.SelectionSlider(
-                options=[
-                    (f"{value:,g}" if value < 1 else f"{value:,.0f}", value) for value in offered
-                ],
+                options=[(f"{value:,.10g}", value) for value in offered],
                 value=first,
                 description=name.replace("_", " "),
                 style={"description_width": "initial"},
