@@ -137,7 +137,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     from studyguide.report import RunReport, comparison
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as after Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # clean up, then end
     logging.getLogger("studyguide.cluster").setLevel(logging.INFO)  # the name that --resume takes
     reports: list[RunReport] = []
     failed = False

@@ -12,6 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -20,7 +21,7 @@ from studyguide import images
 from studyguide.errors import ToolError, UsageError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
-from studyguide.queues import clear
+from studyguide.queues import clear, expire
 from studyguide.redis_server import RedisServer, external_server
 from studyguide.settings import Settings, redis_url, to_options
 from studyguide.timeline import Event, EventTail, Recorder
@@ -31,8 +32,14 @@ ROLE = (sys.executable, "-m", "studyguide")
 STEP_S = 0.01  # how often the cluster looks at its processes
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
+KEPT_S = 7 * 24 * 3600  # seconds for which a run that was cut short can be resumed
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
 HOPELESS = (2, 75)  # wrong usage; Redis away beyond our patience, or a full disk: no use to go on
+
+
+def key_prefix(run_id: str) -> str:
+    """How the keys of a run begin on a server that somebody else runs."""
+    return f"{{sg-{run_id}}}:"
 
 
 class Chaos(Protocol):
@@ -110,9 +117,14 @@ class Cluster(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, kind: type | None, fault: BaseException | None, _: object) -> None:
         self.cut_short = kind is not None
-        self.close()
+        try:
+            self.close()
+        except Exception as error:
+            if fault is None:
+                raise
+            log.warning("what runs for %s was not closed well: %s", self.folder, error)
 
 
 @dataclass
@@ -147,7 +159,9 @@ class LocalCluster(Cluster):
         if url:
             external_server(url)
             self.redis_url = url
-            self._prefix = f"{{sg-{self.run_id}}}:"  # others may use that server too
+            self._prefix = key_prefix(self.run_id)  # others may use that server too
+            if (self.folder / "events").exists():  # it is resumed
+                expire(url, self._prefix, None)
         else:
             self.redis = RedisServer.start(self.folder / "redis", persistent, self._reaper)
             self.redis_url = self.redis.url
@@ -251,18 +265,29 @@ class LocalCluster(Cluster):
         return Child(name, command, env, self.folder / f"{name}.log", self._reaper)
 
     def close(self) -> None:
-        """Drain all processes at once, then end Redis."""
-        for process in self.processes.values():
-            process.child.resume()
-            process.child.terminate()
-        for process in self.processes.values():
-            process.child.stop(GRACE_S)
-        self.read_events()
+        """Drain all processes at once, then end Redis.
+
+        Each step is taken though another one fails or is interrupted: the reaper is the last and
+        kills what is still there.
+        """
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._reaper.close)
+            steps.callback(self._leave_redis)
+            steps.callback(self.read_events)
+            for process in self.processes.values():
+                steps.callback(process.child.kill)  # if its stop was interrupted
+                steps.callback(process.child.stop, GRACE_S)
+            for process in self.processes.values():
+                steps.callback(process.child.ask_to_end)
+
+    def _leave_redis(self) -> None:
+        """End our server; on another one leave nothing, or what `--resume` needs for some days."""
         if self.redis:
             self.redis.stop()
-        elif self.redis_url and not (self.cut_short and self.approach in "fg"):
+        elif self.redis_url and self.cut_short and self.approach in "fg":
+            expire(self.redis_url, self._prefix, KEPT_S)
+        elif self.redis_url:
             clear(self.redis_url, self._prefix)
-        self._reaper.close()
 
 
 @dataclass

@@ -128,6 +128,11 @@ class Child:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
 
+    def ask_to_end(self) -> None:
+        """Ask it to end even if it is frozen, in which state it cannot hear SIGTERM."""
+        self.resume()
+        self.terminate()
+
     def kill(self) -> None:
         """End it and its process group now (SIGKILL)."""
         self._signal_group(signal.SIGKILL)
@@ -142,17 +147,17 @@ class Child:
 
     def stop(self, grace_s: float) -> int | None:
         """Ask it to end, kill it after `grace_s` seconds, and return its exit code."""
-        self.resume()  # a frozen process cannot hear SIGTERM
-        self.terminate()
+        self.ask_to_end()
         if self.wait(grace_s) is None:
             self.kill()
         return self.wait()
 
     def tail(self, lines: int = 10) -> str:
         """Return the last lines of its log, for messages."""
-        with self.log.open("rb") as file:
+        with suppress(OSError), self.log.open("rb") as file:  # whatever cleans up may remove it
             file.seek(max(0, self.log.stat().st_size - 8192))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return ""
 
     def _signal_group(self, number: signal.Signals) -> None:
         if self.poll() is None:

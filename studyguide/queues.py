@@ -160,10 +160,27 @@ def _has(error: redis.RedisError, signs: tuple[str, ...]) -> bool:
 
 def clear(url: str, prefix: str) -> None:
     """Delete all keys of a run from a server that is not ours; nothing if it cannot be reached."""
-    with suppress(redis.RedisError):
-        client = connect(url, socket_timeout=SOCKET_TIMEOUT_S)
+    _each_key(url, prefix, lambda client, key: client.unlink(key))
+
+
+def expire(url: str, prefix: str, after_s: int | None) -> None:
+    """Have all keys of a run deleted after so many seconds; None takes that back.
+
+    Nothing happens if the server cannot be reached. Heartbeats keep their own short lives.
+    """
+
+    def change(client: redis.Redis, key: Any) -> object:
+        if client.ttl(key) in range(3600):
+            return None
+        return client.expire(key, after_s) if after_s else client.persist(key)
+
+    _each_key(url, prefix, change)
+
+
+def _each_key(url: str, prefix: str, change: Callable[[redis.Redis, Any], object]) -> None:
+    with suppress(redis.RedisError), connect(url, socket_timeout=SOCKET_TIMEOUT_S) as client:
         for key in client.scan_iter(match=prefix + "*", count=1000):
-            client.unlink(key)
+            change(client, key)
 
 
 @dataclass

@@ -82,7 +82,7 @@ def serve(role: Role) -> int:
 
 
 def _set_on_signals(stop: threading.Event) -> None:
-    """Set `stop` when SIGTERM or SIGINT comes, from a thread of its own.
+    """Set `stop` when SIGTERM, SIGINT or SIGHUP comes, from a thread of its own.
 
     Python runs handlers in the main thread only, and that one sleeps while the others work. The
     kernel may give a signal to any thread, as it does to a process that was just unfrozen; then
@@ -91,8 +91,9 @@ def _set_on_signals(stop: threading.Event) -> None:
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     signal.set_wakeup_fd(sender.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+            signal.signal(number, lambda *_: None)
 
     def wait(_keep: socket.socket) -> None:
         while receiver.recv(1):

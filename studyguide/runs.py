@@ -6,22 +6,24 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
-from studyguide.cluster import Chaos, Cluster, LocalCluster
-from studyguide.errors import ImageError, MessageError, StudyguideError, UsageError
+from studyguide.cluster import KEPT_S, Chaos, Cluster, LocalCluster, key_prefix
+from studyguide.errors import DAMAGE, ImageError, MessageError, StudyguideError, UsageError
 from studyguide.faults import Fault
+from studyguide.queues import clear, expire
 from studyguide.report import RunReport, write_log
-from studyguide.settings import OPTIONS, Settings, describe, from_options
+from studyguide.settings import OPTIONS, Settings, describe, from_options, redis_url
 from studyguide.tiles import grid
 from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Run
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 BACKENDS = ("local", "kubernetes")
 RESUMABLE = ("f", "g")  # whose state outlives all of their processes
 ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
+LOCK = "lock"  # in each temporary folder, held by the process that uses it
+YOUNG_S = 60.0  # a folder may be this old before it is locked
 UNFAULTED = ("a", "b", "c", "d")  # planted faults strike in the workers of e, f and g
 
 
@@ -189,27 +193,100 @@ def _run_cluster(function: Callable[[Any], None], cluster: Cluster) -> None:
 @contextmanager
 def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
     """The folder of a run on a cluster; it is kept if the run is cut short and can be resumed."""
+    sweep()
     folder = _place(run_id)
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UsageError(f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own")
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with us, however we end
-        except OSError as error:
-            raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
+    try:
+        lock = hold(folder)
+    except BlockingIOError as error:
+        raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
+    with lock:
+        os.utime(folder / LOCK)  # it can be resumed for some days from here on
         try:
             yield folder
         except BaseException as error:
             if resumable and (folder / "events").exists():
                 log.warning("run %s was cut short; --resume %s goes on with it", run_id, run_id)
             else:
-                shutil.rmtree(folder)
+                _remove(folder)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remedy = "Free some space, or set TMPDIR to a folder on another disk"
                 raise StudyguideError(f"{folder}: {error.strerror}", remedy) from error
             raise
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def hold(folder: Path) -> IO[str]:
+    """Lock a folder for as long as the returned file is open: it is closed however we end.
+
+    Raises BlockingIOError if another process holds it.
+    """
+    lock = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+class TemporaryFolder(tempfile.TemporaryDirectory[str]):
+    """A temporary folder that a later run removes if this process is killed."""
+
+    def __init__(self, kind: str) -> None:
+        sweep()
+        super().__init__(prefix=f"studyguide-{kind}-")
+        self._lock = hold(Path(self.name))
+
+    def cleanup(self) -> None:
+        """Remove the folder."""
+        self._lock.close()
+        super().cleanup()
+
+
+def sweep() -> None:
+    """Remove the temporary folders of killed processes, and of cut-short runs after some days.
+
+    On a Redis that somebody else runs, their keys are removed too, or get a time to live.
+    """
+    for folder in Path(tempfile.gettempdir()).glob("studyguide-*"):
+        # It is held by a process, somebody else's, or was removed meanwhile.
+        with suppress(OSError, StudyguideError):
+            age_s = time.time() - (folder / LOCK).stat().st_mtime
+            # Others keep folders of such names, too; a young one may be about to be locked.
+            if _is_private(folder) and age_s > YOUNG_S:
+                with hold(folder):
+                    _leave(folder, age_s < KEPT_S)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder, not a link to one, that only we can enter."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and (found.st_mode & 0o77, found.st_uid) == (0, os.getuid())
+
+
+def _leave(folder: Path, recent: bool) -> None:
+    """Keep the folder of a dead process if it can be resumed, else remove it."""
+    url, prefix = redis_url(), key_prefix(folder.name.removeprefix("studyguide-"))
+    if recent and _noted(folder).get("approach") in RESUMABLE:
+        if url:
+            expire(url, prefix, KEPT_S)
+        return
+    if url:
+        clear(url, prefix)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: `sweep` finds what an interruption leaves."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(run_id: str) -> Path:
@@ -227,19 +304,23 @@ def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
 
     Raises UsageError if there is no such run of that approach.
     """
-    path = _place(run_id) / "run.json"
-    try:
-        # A name is of letters and digits, so that it cannot lead to another folder.
-        noted = json.loads(path.read_bytes()) if run_id.isalnum() else {}
-    except (OSError, ValueError):
-        noted = {}
+    folder = _place(run_id)
+    # A name is of letters and digits, so that it cannot lead to another folder.
+    noted = _noted(folder) if run_id.isalnum() else {}
     if not approach or noted.get("approach") != approach:
         raise UsageError(
-            f"There is no run {run_id!r} to resume in {path.parents[1]}",
+            f"There is no run {run_id!r} to resume in {folder.parent}",
             "Only runs of f and g on this machine that were cut short can be resumed, by their own "
             "letter and with the same TMPDIR",
         )
     return dict(noted["settings"])
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What `_note` wrote; nothing if it is not there or damaged."""
+    with suppress(OSError, *DAMAGE):
+        return dict(json.loads((folder / "run.json").read_bytes()))
+    return {}
 
 
 def _kind(backend: str, keep: bool) -> Callable[[Settings, str, Path, Recorder], Cluster]:

@@ -423,7 +423,8 @@ def test_a_redis_that_goes_away_in_mid_run_is_told_once_our_patience_ends(
 
 @needs_proc
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
 )
 def test_a_run_that_is_stopped_leaves_no_process_behind(
     number: signal.Signals, code: int, cli: Cli

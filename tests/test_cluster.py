@@ -1,12 +1,14 @@
 """Faults for real: processes and servers are killed in the middle of a run."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import SMALL, WAIT_S, grey, noise, temporary_files, wait_until
+import redis
+from support import SMALL, WAIT_S, failing, grey, noise, temporary_files, wait_until
 
 import studyguide
 from studyguide import cluster as cluster_module
@@ -15,6 +17,7 @@ from studyguide.blur import blur_whole
 from studyguide.cluster import Cluster, KillRedis, KillWorker, LocalCluster
 from studyguide.errors import ToolError, UsageError
 from studyguide.images import sha256
+from studyguide.processes import Child
 from studyguide.redis_server import RedisServer
 from studyguide.report import RunReport
 from studyguide.settings import Blur, from_options
@@ -225,3 +228,69 @@ def test_a_process_that_was_started_wrongly_is_given_up_at_once(cluster: LocalCl
     with pytest.raises(ToolError, match=r"worker-0.* ended with exit code 2:.*tile size is 0"):
         wait_until(cluster.step)
     assert cluster.processes["worker-0"].restarts == 0
+
+
+# the end of a cluster
+
+
+@pytest.mark.parametrize("error", [OSError("planted"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("step", ["ask_to_end", "stop", "read_events", "clear"])
+def test_whichever_step_of_its_end_fails_a_cluster_leaves_nothing_behind(
+    step: str,
+    error: BaseException,
+    cluster: LocalCluster,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster.scale("worker", 2)
+    children = [process.child for process in cluster.processes.values()]
+    client.set(f"{cluster._prefix}state", "saved")
+    homes = {"read_events": cluster, "clear": cluster_module}
+    home = homes.get(step, Child)
+    monkeypatch.setattr(home, step, failing(getattr(home, step), 1, error))
+    with pytest.raises(type(error)):
+        cluster.close()
+    assert [child.wait(WAIT_S) is None for child in children] == [False, False]
+    assert cluster._reaper._helper.poll() is not None
+    assert step == "clear" or not client.keys(f"{cluster._prefix}*")
+
+
+def test_what_fails_at_the_end_does_not_hide_what_failed_before(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "read_events", failing(cluster.read_events, 1, OSError("later")))
+    with pytest.raises(UsageError, match="first"), cluster:
+        raise UsageError("first")
+    assert "later" in caplog.text
+
+
+@pytest.mark.parametrize(("letter", "lasts"), [("e", False), ("f", True), ("g", True)])
+def test_on_a_server_of_others_a_run_that_is_cut_short_leaves_no_key_for_ever(
+    letter: str,
+    lasts: bool,
+    perform: Perform,
+    shared_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", shared_server.url)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        seen.append(event)
+        if event.stage == "transfer":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(letter, on_event=interrupt, workers=1, instances=1, faults=SLOW_END)
+    lives = {key: client.ttl(key) for key in client.keys("*")}
+    assert bool(lives) == lasts
+    assert all(0 < life <= cluster_module.KEPT_S for life in lives.values())
+    if lasts:
+        (folder,) = tmp_path.glob("studyguide-*")
+        run = folder.name.removeprefix("studyguide-")
+        report = perform(letter, resume=run, workers=1, instances=1)
+        assert report.pixels() == EXPECTED
+        assert client.keys("*") == []

@@ -37,7 +37,7 @@ print("stopped")
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_is_heard_whichever_thread_the_kernel_gives_it_to(name: str) -> None:
     program = TO_A_THREAD.format(name=name, rest=60)
     done = subprocess.run(

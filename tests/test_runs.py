@@ -5,6 +5,10 @@ import json
 import os
 import re
 import struct
+import subprocess
+import sys
+import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,7 @@ from PIL import Image
 from support import SMALL, TILES, folder_of_mode, grey, make_images, noise, temporary_files
 
 import studyguide
-from studyguide import service
+from studyguide import runs, service
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import UsageError
@@ -301,3 +305,87 @@ def test_a_log_folder_that_cannot_be_made_is_told(two_images: Path, tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"file/logs.* cannot be written .*--logs"):
         perform("a", two_images, tmp_path, logs=tmp_path / "file" / "logs")
+
+
+# the folders of runs
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for temporary files."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def left(folder: Path, approach: str, age_s: float, mode: int = 0o700) -> Path:
+    """What a run leaves that was killed so many seconds after its start."""
+    (folder / "pixels").mkdir(parents=True)
+    folder.chmod(mode)
+    (folder / "run.json").write_text(json.dumps({"approach": approach, "settings": {}}))
+    (folder / runs.LOCK).touch()
+    os.utime(folder / runs.LOCK, (time.time() - age_s,) * 2)
+    return folder
+
+
+DAY_S = 24 * 3600
+
+
+def test_the_folder_of_a_killed_run_is_removed_by_a_later_one_unless_it_can_be_resumed(
+    temporary: Path,
+) -> None:
+    kept = [
+        left(temporary / "studyguide-0young", "e", 1),
+        left(temporary / "studyguide-0resumable", "f", DAY_S),
+        left(temporary / "studyguide-0others", "e", DAY_S, mode=0o755),
+        left(temporary / "elsewhere", "e", DAY_S),
+        left(temporary / "studyguide-0held", "e", DAY_S),
+        temporary / "studyguide-0unlocked",
+        temporary / "studyguide-0link",
+    ]
+    kept[-2].mkdir()
+    kept[-1].symlink_to(temporary / "elsewhere")
+    left(temporary / "studyguide-0dead", "e", DAY_S)
+    left(temporary / "studyguide-0forgotten", "f", 8 * DAY_S)
+    (left(temporary / "studyguide-0damaged", "f", DAY_S) / "run.json").write_text("[")
+    with runs.hold(temporary / "studyguide-0held"):
+        os.utime(temporary / "studyguide-0held" / runs.LOCK, (time.time() - DAY_S,) * 2)
+        runs.sweep()
+        assert sorted(temporary.iterdir()) == sorted(kept)
+    runs.sweep()
+    assert sorted(temporary.iterdir()) == sorted(set(kept) - {temporary / "studyguide-0held"})
+
+
+def test_the_keys_of_a_killed_run_are_removed_or_get_a_time_to_live(
+    temporary: Path,
+    shared_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", shared_server.url)
+    for run, approach in {"0dead": "e", "0resumable": "f", "0held": "f"}.items():
+        left(temporary / f"studyguide-{run}", approach, DAY_S)
+        client.set(f"{{sg-{run}}}:tasks", "x")
+    client.set("{sg-0resumable}:hb:w", "x", ex=5)
+    client.set("not ours", "x")
+    with runs.hold(temporary / "studyguide-0held"):
+        runs.sweep()
+    lives = {key: client.ttl(key) for key in client.keys("*")}
+    assert lives.pop("{sg-0resumable}:tasks") > 6 * DAY_S
+    assert 0 < lives.pop("{sg-0resumable}:hb:w") <= 5
+    assert lives == {"{sg-0held}:tasks": -1, "not ours": -1}
+
+
+def test_the_temporary_folder_of_a_killed_lesson_is_removed_by_a_later_one(temporary: Path) -> None:
+    program = (
+        "import os, signal; from studyguide.runs import TemporaryFolder\n"
+        "folder = TemporaryFolder('lesson'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    (folder,) = temporary.iterdir()
+    os.utime(folder / runs.LOCK, (time.time() - DAY_S,) * 2)
+    with runs.TemporaryFolder("lesson") as name:
+        assert [path.name for path in temporary.iterdir()] == [Path(name).name]
+    assert list(temporary.iterdir()) == []

@@ -11,7 +11,6 @@ import re
 import resource
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ from studyguide.measures import Span
 from studyguide.measures import covered as covered
 from studyguide.measures import peak as peak
 from studyguide.report import RunReport
-from studyguide.runs import run
+from studyguide.runs import TemporaryFolder, run
 from studyguide.tiles import Pixels
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Lesson:
         self.approach = APPROACHES[letter]
         self.images = course.find("images/input")
         # Removed at the end of the session at the latest, if the last cell is never run.
-        self._workshop = tempfile.TemporaryDirectory(prefix="studyguide-lesson-")
+        self._workshop = TemporaryFolder("lesson")
         self.folder = Path(self._workshop.name)
         if only:
             self.images = copy_images(self.images, only, self.folder / "images")

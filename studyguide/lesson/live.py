@@ -5,7 +5,6 @@ and the view of `studyguide.lesson.view`.
 """
 
 import atexit
-import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -25,7 +24,7 @@ from studyguide.lesson import Lesson
 from studyguide.lesson.view import Picture, RunView
 from studyguide.processes import Child
 from studyguide.report import Ledger, RunReport
-from studyguide.runs import run
+from studyguide.runs import TemporaryFolder, run
 from studyguide.timeline import Event, Timeline
 
 BUSY = "a busy worker"
@@ -64,7 +63,7 @@ class LiveRun(RunView):
         self._lesson = lesson
         # Kept in memory, so that it can be started again when the lesson's files are gone.
         self._files = {path.name: path.read_bytes() for path in images.find(lesson.images)[0]}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None  # while it runs
+        self._folder: TemporaryFolder | None = None  # while it runs
         self.options = lesson.options | options
         self._drawing = threading.Lock()
         self.stages = {letter: Stage(letter) for letter in letters or lesson.approach.letter}
@@ -92,7 +91,7 @@ class LiveRun(RunView):
             stage.thread.start()
 
     def _make_folder(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="studyguide-live-")
+        self._folder = TemporaryFolder("live")
         folder = Path(self._folder.name)
         (folder / "images").mkdir()
         for name, body in self._files.items():

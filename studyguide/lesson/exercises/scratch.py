@@ -1,6 +1,5 @@
 """A Redis to judge an answer on, and clients that die or lose a race at a chosen moment."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from redis.connection import Connection
 from redis.retry import Retry
 
 from studyguide.redis_server import RedisServer
+from studyguide.runs import TemporaryFolder
 
 REQUESTS = 8  # more than an answer needs: each of its first so many is interrupted once
 Before = Callable[[int], None]  # called before a request, with its number from 0
@@ -58,7 +58,7 @@ def meanwhile(number: int, other: Callable[[], object]) -> Before:
 def scratch_server() -> Iterator[RedisServer]:
     """An empty Redis on loopback that is gone afterwards."""
     with (
-        tempfile.TemporaryDirectory(prefix="studyguide-exercise-") as folder,
+        TemporaryFolder("exercise") as folder,
         RedisServer.start(Path(folder), persistent=False) as server,
     ):
         yield server
