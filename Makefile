@@ -15,7 +15,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts notebooks images test lint test-library test-notebooks coverage format chaos book \
+.PHONY: help run lab charts notebooks record-cluster images test lint test-library test-notebooks coverage format chaos book \
 	bench bench-peers bench-check dist lock clean distclean
 
 help: ## list these tasks
@@ -36,6 +36,10 @@ charts: $(READY) ## redraw visualize/ from the newest log of each approach
 
 notebooks: $(READY) ## execute the lessons and store their outputs (ARGS=notebooks/01_a_sequential.ipynb)
 	$(BIN)/python tools/refresh_notebooks.py $(ARGS)
+
+record-cluster: $(READY) ## record lessons d to g on the cluster of kubectl's context, into logs/kubernetes/
+	RECORD=1 $(BIN)/jupyter nbconvert --to notebook --execute --output-dir build \
+		$(or $(ARGS),$(wildcard notebooks/0[4-7]_*.ipynb))
 
 images: $(READY) ## draw the sample images again
 	$(BIN)/python images/make_images.py $(ARGS)
@@ -106,7 +110,7 @@ lock: $(READY) ## pin again what pyproject.toml asks for (ARGS=--upgrade takes n
 clean: ## remove caches, and what runs have written and git does not track
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
-	git clean -fdxq images/output logs
+	git clean -fdxq images/output logs ':!logs/kubernetes'
 
 distclean: clean ## remove the environments as well
 	rm -rf .venv $(PEERS)

@@ -1,4 +1,4 @@
-"""The course's own files: notebooks, sample images, manifests.
+"""The course's own files: notebooks, sample images, manifests, recordings.
 
 They lie around the working folder (the repository, or a copy that `studyguide init` made), around
 this package (a repository that is installed in place), or inside it (an installed wheel).
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studyguide.errors import StudyguideError, UsageError, explained
 
-PARTS = ("notebooks", "images/input", "k8s")
+PARTS = ("notebooks", "images/input", "k8s", "logs/kubernetes")
 # A file of this name marks the course: many people have a folder that is called k8s or notebooks.
 MARK = "notebooks/01_a_sequential.ipynb"
 LEFT_OUT = ("__pycache__", ".ipynb_checkpoints")

@@ -212,7 +212,7 @@ class SmallCluster:
         if "--watch" in arguments:
             return self._watch()
         if arguments[0] == "nodes":
-            return json.dumps({"items": [{"status": NODE}]}).encode()
+            return json.dumps({"items": [{"metadata": {"name": "node"}, "status": NODE}]}).encode()
         if self.refusals:
             raise RefusedError(self.refusals.pop(0))
         self._reconcile()
