@@ -9,6 +9,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from math import ceil
 from pathlib import Path
@@ -51,8 +52,10 @@ LOOKS = {
     "held": ("tile held until death", "white", "xxxx", "#444444"),
     "backoff": ("wait: back-off", "#EEEEEE", "oo", "#ABABAB"),
     "full": ("wait: queue full", "#EEEEEE", "\\\\", "#ABABAB"),
+    "silence": ("wait: silence", "#E2E2E2", "**", "#8A8A8A"),
     "wait": ("wait: queue empty", "#F1F1F1", "..", "#D6D6D6"),
 }
+CAUSES = ("backoff", "silence")  # of a wait, as it is recorded; without one the queue was empty
 # Fault -> (sign, legend, several of them).
 FAULTS = {
     "death": ("\u2716", "thread died", "dead threads"),
@@ -85,6 +88,8 @@ WIDTH, RIGHT, TOP, MAX_LANES = 9.0, 0.55, 0.75, 10.0  # inches, and so is the ne
 STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
 LEGEND_COLUMNS = 5
 MAX_BARS = 4000  # more become a smear: shares of time per bin are drawn instead
+MAX_ROWS = 320  # more lanes are too thin to see: those of one role share a row
+MAX_SIGNS = 200  # more faults are drawn as dots of one kind, without arrows
 BINS = 320
 
 
@@ -170,27 +175,46 @@ class Bar(NamedTuple):
 
 
 class Scene:
-    """The lanes, bars and faults of one run."""
+    """The lanes, bars and faults of one run.
+
+    `shown` maps each lane to the one in whose row it is drawn: itself, or where they are too many
+    one that stands for all lanes of its role.
+    """
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
         self.faults = timeline.of(*FAULTS)
         self.spans: dict[Lane, list[Event]] = {}
+        self.threads: dict[str, list[Lane]] = {}  # process -> its lanes that did anything
         for span in timeline.of(*SPANS):
             if span.stage != "start":
-                self.spans.setdefault(_lane(span), []).append(span)
+                self._add(_lane(span), span)
         for span in timeline.of("start"):  # a process starts for all of its threads
-            for lane in self._threads(span.process) or [_lane(span)]:
-                self.spans.setdefault(lane, []).append(span)
+            for lane in list(self.threads.get(span.process, [_lane(span)])):
+                self._add(lane, span)
         self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
         self.bars = [*self.held]
-        for lane, span in ((lane, span) for lane, spans in self.spans.items() for span in spans):
-            cause = span.detail.get("cause") if span.stage == "wait" else None
-            kind = str(cause) if cause in ("backoff", "full") else span.stage
-            self.bars.append(Bar(kind, lane, self.at(span.start), self.at(span.end), span))
-        shown = {*self.spans, *map(self.lane, self.faults)}
-        self.lanes = sorted(shown, key=self._order())
+        for lane, spans in self.spans.items():
+            self.bars += [bar for span in spans for bar in self._parts(lane, span)]
+        every = {*self.spans, *map(self.lane, self.faults)}
+        self.lanes = sorted(every, key=self._order())
+        self.shown = _shown(self.lanes)
         self.workers = {bar.lane for bar in self.bars if bar.kind in ("blur", "held")}
+
+    def _add(self, lane: Lane, span: Event) -> None:
+        if lane not in self.spans:
+            self.threads.setdefault(lane[0], []).append(lane)
+        self.spans.setdefault(lane, []).append(span)
+
+    def _parts(self, lane: Lane, span: Event) -> Iterator[Bar]:
+        """A span as bars: what of it was a wait for room in a full queue stands apart."""
+        start, end = self.at(span.start), self.at(span.end)
+        kind = str(span.detail.get("cause")) if span.stage == "wait" else span.stage
+        if span.stage in ("enqueue", "transfer"):
+            begun, start = start, min(end, start + max(0.0, span.detail.get("full_s", 0.0)))
+            if start > begun:
+                yield Bar("full", lane, begun, start, span)
+        yield Bar(kind if kind in (*SPANS, *CAUSES) else "wait", lane, start, end, span)
 
     def at(self, moment: float) -> float:
         """Seconds from the start of the run."""
@@ -203,21 +227,24 @@ class Scene:
 
     def lane(self, fault: Event) -> Lane:
         """Where a fault stands: on its own lane if that did anything, else on its process's."""
+        own = _lane(fault)
+        if own in self.spans or any(bar.lane == own for bar in self.held):
+            return own
         held = [bar.lane for bar in self.held if bar.lane[0] == fault.process]
-        lanes = held + self._threads(fault.process)
-        return lanes[0] if lanes and _lane(fault) not in lanes else _lane(fault)
+        return (held + self.threads.get(fault.process, []) + [own])[0]
 
     def path(self) -> list[Segment]:
-        """The critical path, spans that follow each other on a lane taken together."""
+        """The critical path, steps that follow each other on a lane taken together."""
         parts: list[Segment] = []
-        for span in critical_path(self.timeline):
-            lane, start, end = _lane(span), self.at(span.start), self.at(span.end)
+        steps = critical_path(self.timeline)
+        for n, step in enumerate(steps):
+            lane, start, end = _lane(step), self.at(step.start), self.at(step.end)
+            if lane not in self.spans:  # a process started: it goes on with the thread that follows
+                after = (_lane(later) for later in steps[n + 1 : n + 2])
+                lane = next((own for own in after if own[0] == lane[0]), self.lane(step))
             if parts and parts[-1][0] == lane:
                 start = parts.pop()[1]
-            elif parts:
-                start = max(start, min(parts[-1][2], end))  # it waited until then
-            if lane in self.spans:  # else a process started, for all of its threads
-                parts.append((lane, start, end))
+            parts.append((lane, start, end))
         return parts
 
     def loser(self, reclaim: Event) -> tuple[Lane, float] | None:
@@ -225,8 +252,8 @@ class Scene:
         name, tile = reclaim.detail.get("from_worker"), (reclaim.image, reclaim.tile)
         had = [
             (name in (*_lane(wait), "/".join(_lane(wait))), self.at(wait.end), _lane(wait))
-            for wait in self.timeline.of("wait")
-            if (wait.image, wait.tile) == tile and wait.end < reclaim.start
+            for wait in self._deliveries.get(tile, ())
+            if wait.end < reclaim.start
         ]
         if not had:
             return None
@@ -234,28 +261,49 @@ class Scene:
         deaths = [bar.end for bar in self.held if (bar.lane, bar.start) == (lane, silent)]
         return lane, max(deaths, default=silent)
 
-    def _threads(self, process: str) -> list[Lane]:
-        return [lane for lane in self.spans if lane[0] == process]
+    @cached_property
+    def _deliveries(self) -> dict[tuple[str, int], list[Event]]:
+        found: dict[tuple[str, int], list[Event]] = {}
+        for wait in self.timeline.of("wait"):
+            found.setdefault((wait.image, wait.tile), []).append(wait)
+        return found
 
     def _order(self) -> Callable[[Lane], Any]:
         """Lanes in the order in which work reaches their roles, then by number."""
         work = self.timeline.of(*(stage for stage in SPANS if stage not in ("start", "wait")))
         names = dict.fromkeys(name for span in work for name in _lane(span))
-        roles = [_numbered(name)[0] for name in names]
+        roles: dict[str, int] = {}
+        for name in names:
+            roles.setdefault(_role(name), len(roles))
 
         def place(name: str) -> tuple[int, str, int]:
-            role, number = _numbered(name)
-            return roles.index(role) if role in roles else len(roles), role, number
+            return roles.get(_role(name), len(roles)), *_numbered(name)
 
         return lambda lane: [place(name) for name in lane]
 
     def _held(self, death: Event) -> Iterator[Bar]:
         """The tiles that were delivered to a process and not handed over when it died."""
-        for lane in self._threads(death.process):
+        for lane in self.threads.get(death.process, ()):
             past = [span for span in self.spans[lane] if span.end <= death.start and span.tile >= 0]
             turns = [span for span in past if span.stage in ("wait", "transfer")]
             if turns and turns[-1].stage == "wait":
                 yield Bar("held", lane, self.at(turns[-1].end), self.at(death.start), turns[-1])
+
+
+def _shown(lanes: Sequence[Lane]) -> dict[Lane, Lane]:
+    """Lane -> the lane in whose row it is drawn."""
+    if len(lanes) <= MAX_ROWS:
+        return {lane: lane for lane in lanes}
+    roles = [(_role(process), _role(thread)) for process, thread in lanes]
+    processes: dict[str, set[str]] = {}
+    for process, _ in lanes:
+        processes.setdefault(_role(process), set()).add(process)
+    number, shown = Counter(roles), {}
+    for lane, role in zip(lanes, roles, strict=True):
+        process = lane[0] if len(processes[role[0]]) == 1 else f"{role[0]} (all)"
+        thread = f"{role[1]} ({number[role]} lanes)" if number[role] > 1 else lane[1]
+        shown[lane] = (process, thread)
+    return shown
 
 
 def _lane(event: Event) -> Lane:
@@ -266,6 +314,11 @@ def _numbered(name: str) -> tuple[str, int]:
     """Split `worker-10` into its role and its number."""
     role = name.rstrip("0123456789")
     return role, int(name[len(role) :] or 0)
+
+
+def _role(name: str) -> str:
+    """`worker` of `worker-10`, `assembler` of `assembler cat.png`."""
+    return _numbered(name.partition(" ")[0])[0].rstrip("-")
 
 
 def _shares(bars: Sequence[Bar], edges: Floats, lanes: int = 1) -> dict[str, Floats]:
@@ -294,7 +347,8 @@ def timeline_figure(report: RunReport) -> Chart:
     """Draw what each thread did when, how the workers spent their time, and the queue's length."""
     timeline = report.timeline
     scene = Scene(timeline)
-    rows, legend = _rows(scene.lanes), _legend(scene)
+    lanes_shown = list(dict.fromkeys(scene.shown.values()))
+    rows, legend = _rows(lanes_shown), _legend(scene)
     depth = 0.55 - min(rows.values(), default=0.0)
     unit = min(max(0.27, min(0.45, 3.2 / depth)), MAX_LANES / depth)  # inches per lane
     tall = depth * unit
@@ -304,7 +358,7 @@ def timeline_figure(report: RunReport) -> Chart:
     title = f"Approach {report.approach} on {report.backend}: {work_done} in {report.wall_s:.2f} s"
     name = f"Timeline of approach {report.approach}: {work_done}"
     chart = Chart(height, title, _facts(scene), name)
-    names = ["blurring", *_names(scene.lanes)]
+    names = ["blurring", *_names(lanes_shown)]
     lanes = chart.place(names, TOP, tall)
     work = chart.place(names, TOP + tall + GAP, STRIP)
     queue = chart.place(names, TOP + tall + STRIP + 2 * GAP, STRIP)
@@ -373,11 +427,13 @@ def _patch(kind: str) -> Patch:
 
 def _draw_bars(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
     """Draw each span, or where they are too many, shares of time."""
-    if len(scene.bars) > MAX_BARS:
+    if len(scene.bars) > MAX_BARS or len(rows) < len(scene.lanes):
         edges = np.linspace(0, scene.timeline.seconds, BINS + 1)
-        for lane, y in rows.items():
-            mine = [bar for bar in scene.bars if bar.lane == lane]
-            _pile(axes, _shares(mine, edges), edges, y - 0.4, 0.8)
+        by_row: dict[Lane, list[Bar]] = {lane: [] for lane in rows}
+        for bar in scene.bars:
+            by_row[scene.shown[bar.lane]].append(bar)
+        for lane, bars in by_row.items():
+            _pile(axes, _fitted(_shares(bars, edges)), edges, rows[lane] - 0.4, 0.8)
         return
     for kind in ("held", *LOOKS):  # what happened while a tile was held lies above
         spans = [(rows[bar.lane], bar.start, bar.end) for bar in scene.bars if bar.kind == kind]
@@ -388,6 +444,12 @@ def _draw_bars(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
     middles = np.array([rows[bar.lane] for bar in wide])
     starts = [bar.start for bar in wide]
     axes.vlines(starts, middles - 0.4, middles + 0.4, color="white", linewidth=0.7)
+
+
+def _fitted(shares: dict[str, Floats]) -> dict[str, Floats]:
+    """Shares of a row that several lanes share: its busiest moment is as high as the row."""
+    most = max(1.0, float(sum(shares.values(), np.zeros(1)).max()))
+    return {kind: share / most for kind, share in shares.items()}
 
 
 def _pile(axes: Axes, shares: dict[str, Floats], edges: Floats, base: float, height: float) -> None:
@@ -401,25 +463,36 @@ def _pile(axes: Axes, shares: dict[str, Floats], edges: Floats, base: float, hei
 
 def _draw_path(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
     """A line under the spans that the end of the run waited for, from lane to lane."""
-    ends = [(moment, rows[lane] - 0.43) for lane, *times in scene.path() for moment in times]
+    parts = [(rows[scene.shown[lane]] - 0.43, times) for lane, *times in scene.path()]
+    ends = [(moment, y) for y, times in parts for moment in times]
     axes.plot(*np.array(ends or np.empty((0, 2))).T, gid="path", **PATH)
 
 
 def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
+    if len(scene.faults) > MAX_SIGNS:
+        for stage in dict.fromkeys(fault.stage for fault in scene.faults):
+            mine = [fault for fault in scene.faults if fault.stage == stage]
+            times = [scene.at(fault.start) for fault in mine]
+            heights = [rows[scene.shown[scene.lane(fault)]] for fault in mine]
+            sign: Any = {"linestyle": "", "marker": f"${FAULTS[stage][0]}$", "markersize": 6}
+            axes.plot(times, heights, color=INK, gid=stage, **sign)
+        return
     near = 0.03 * axes.get_xlim()[1]  # as wide as a sign
     last: dict[Lane, tuple[float, float]] = {}  # where the sign before it on its lane stands
     for fault in scene.faults:
-        x, y = scene.at(fault.start), rows[scene.lane(fault)]
+        lane = scene.shown[scene.lane(fault)]
+        x, y = scene.at(fault.start), rows[lane]
         loser = scene.loser(fault) if fault.stage == "reclaim" else None
         if loser:
             arrow = {"arrowstyle": "-|>", "color": INK, "path_effects": HALO}
-            axes.annotate("", (x, y), (loser[1], rows[loser[0]]), arrowprops=arrow, gid="reclaim")
+            tail = (loser[1], rows[scene.shown[loser[0]]])
+            axes.annotate("", (x, y), tail, arrowprops=arrow, gid="reclaim")
         else:
-            sign = FAULTS[fault.stage][0] + str(fault.attempt) * (fault.stage == "retry")
-            before, height = last.get(scene.lane(fault), (-near, 0.0))
+            sign_text = FAULTS[fault.stage][0] + str(fault.attempt) * (fault.stage == "retry")
+            before, height = last.get(lane, (-near, 0.0))
             beside = (0.45 if height <= 0 else -0.45) if x - before < near else 0.0
-            last[scene.lane(fault)] = (x, beside)
-            axes.text(x, y + beside, sign, gid=fault.stage, **SIGN)
+            last[lane] = (x, beside)
+            axes.text(x, y + beside, sign_text, gid=fault.stage, **SIGN)
 
 
 def _draw_work(axes: Axes, scene: Scene, name: str) -> None:

@@ -238,22 +238,29 @@ def _head(report: RunReport) -> list[str]:
 
 def _images(timeline: Timeline) -> list[str]:
     lines = ["", "image                     load s   blur s   save s   total s"]
-    for name in sorted({event.image for event in timeline.events if event.image}):
-        mine = Timeline(event for event in timeline.events if event.image == name)
-        sums = (sum(e.seconds for e in mine.of(stage)) for stage in ("load", "blur", "save"))
-        times = " ".join(f"{seconds:8.3f}" for seconds in sums)
-        lines.append(f"{name:24} {times} {mine.seconds:9.3f}")
+    sums: dict[str, dict[str, float]] = {}
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for event in (event for event in timeline.events if event.image):
+        mine = sums.setdefault(event.image, {"load": 0.0, "blur": 0.0, "save": 0.0})
+        if event.stage in mine:
+            mine[event.stage] += event.seconds
+        first.setdefault(event.image, event.start)
+        last[event.image] = max(event.end, last.get(event.image, event.end))
+    for name, mine in sorted(sums.items()):
+        times = " ".join(f"{seconds:8.3f}" for seconds in mine.values())
+        lines.append(f"{name:24} {times} {last[name] - first[name]:9.3f}")
     return lines
 
 
 def _workers(timeline: Timeline) -> list[str]:
     lines = ["", "worker                    tiles   blurring s"]
-    blurs = timeline.of("blur")
-    for process, lane in timeline.lanes():
-        mine = [event for event in blurs if (event.process, event.lane) == (process, lane)]
-        if mine:
-            busy = sum(event.seconds for event in mine)
-            lines.append(f"{process + ' ' + lane:24} {len(mine):6} {busy:12.3f}")
+    blurs: dict[tuple[str, str], list[float]] = {}
+    for event in timeline.of("blur"):
+        blurs.setdefault((event.process, event.lane), []).append(event.seconds)
+    for lane in timeline.lanes():
+        if lane in blurs:
+            lines.append(f"{' '.join(lane):24} {len(blurs[lane]):6} {sum(blurs[lane]):12.3f}")
     return lines
 
 

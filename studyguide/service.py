@@ -17,6 +17,7 @@ from itertools import islice, takewhile
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,9 +71,11 @@ def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
             job, pixels = run.load(path)
             jobs.append(job)
             for task in plan(job, pixels, run.recorder):
-                with run.recorder.span("enqueue", job.image, task.tile.index):
+                with run.recorder.span("enqueue", job.image, task.tile.index) as detail:
+                    begun = run.recorder.clock()
                     while queue.length("tasks") >= run.settings.queue_size and not stop.is_set():
                         time.sleep(0.005)
+                        detail["full_s"] = round(run.recorder.clock() - begun, 6)
                     queue.put("tasks", work.encode(task))
     _watch_list(run, queue, jobs, stop)
     if stop.is_set():
@@ -86,14 +89,16 @@ def _watch_list(run: Run, queue: ListQueue, jobs: list[ImageJob], stop: threadin
         jobs = [job for job in jobs if not queue.state(job)]
         waiting = queue.length("tasks") + queue.length("results")
         if silence.lasts((queue.count_received(), waiting, len(jobs))) and not waiting:
+            begun = run.recorder.clock() - silence.seconds
             for job in jobs:
-                _give_up(run, queue, job)
+                _give_up(run, queue, job, begun)
 
 
-def _give_up(run: Run, queue: ListQueue, job: ImageJob) -> None:
+def _give_up(run: Run, queue: ListQueue, job: ImageJob, begun: float) -> None:
     lost = queue.missing(job)
     if not lost:
         return  # the assembler has all of it and is still saving
+    run.recorder.add("wait", begun, job.image, cause="silence")
     for tile in lost:
         run.recorder.mark("lost", job.image, tile.index)
     queue.set_state(job, "failed")
@@ -112,9 +117,14 @@ class Silence:
         self._since = time.monotonic()
         self._last: object = None
 
+    @property
+    def seconds(self) -> float:
+        """Time since the last change."""
+        return time.monotonic() - self._since
+
     def lasts(self, state: object) -> bool:
         """Whether `state` stayed the same for `least_s` and five times the longest pause yet."""
-        pause = time.monotonic() - self._since
+        pause = self.seconds
         if state == self._last:
             return pause > max(self._least_s, 5 * self._longest_s)
         # The first change is our own first look, the second ends the workers' start.
@@ -216,13 +226,15 @@ def _enqueue(
     rest, most = iter(tiles), min(ENQUEUE_BATCH, run.settings.queue_size)
     while batch := list(islice(rest, most)):
         start, cpu = run.recorder.clock(), time.thread_time()
+        full: dict[str, Any] = {}
         while queue.backlog() + len(batch) > run.settings.queue_size:
             if stop.wait(0.005):
                 return
+            full["full_s"] = round(run.recorder.clock() - start, 6)
         queue.enqueue(job, batch)
         cpu_s = round((time.thread_time() - cpu) / len(batch), 6)
         for tile in batch:
-            run.recorder.add("enqueue", start, job.image, tile.index, cpu_s=cpu_s)
+            run.recorder.add("enqueue", start, job.image, tile.index, **full, cpu_s=cpu_s)
 
 
 @dataclass
@@ -324,7 +336,9 @@ class StreamWorker(Consumer):
         image, tile, recorder = lease.job.image, lease.tile.index, self.run.recorder
         if lease.owner:
             recorder.mark("reclaim", image, tile, lease.trial, from_worker=lease.owner)
-        recorder.add("wait", start, image, tile, lease.trial)
+        # Nothing else was there to do: a tile that failed is queued again after its back-off.
+        cause = {"cause": "backoff"} if lease.attempt > 1 and not lease.owner else {}
+        recorder.add("wait", start, image, tile, lease.trial, **cause)
         with self.leases.holding(lease.entry):
             self._handle(lease)
 

@@ -8,6 +8,7 @@ fails, all channels are cancelled, all threads end, and the first error is raise
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -45,20 +46,25 @@ class Channel(Generic[T]):
         self._filled = threading.Condition(self._lock)
         self._freed = threading.Condition(self._lock)
 
-    def put(self, item: T) -> None:
-        """Append an item as soon as there is room.
+    def put(self, item: T) -> float:
+        """Append an item as soon as there is room; return the seconds that it waited for it.
 
         Raises
         ------
         Cancelled
             If the channel was cancelled.
         """
+        waited_s = 0.0
         with self._lock:
-            self._freed.wait_for(lambda: self._cancelled or len(self._items) < self._capacity)
+            if len(self._items) >= self._capacity:
+                begun = time.perf_counter()
+                self._freed.wait_for(lambda: self._cancelled or len(self._items) < self._capacity)
+                waited_s = time.perf_counter() - begun
             if self._cancelled:
                 raise Cancelled
             self._items.append(item)
             self._filled.notify()
+        return waited_s
 
     def get(self) -> T:
         """Take the oldest item, waiting for one if need be.
@@ -243,8 +249,8 @@ def coordinate(loaded: Iterable[Loaded], tasks: Channel[TileTask], recorder: Rec
     """Cut images into tiles and queue them, starting as soon as the first image is there."""
     for job, pixels in loaded:
         for task in plan(job, pixels, recorder):
-            with recorder.span("enqueue", job.image, task.tile.index):
-                tasks.put(task)
+            with recorder.span("enqueue", job.image, task.tile.index) as detail:
+                detail["full_s"] = round(tasks.put(task), 6)
     tasks.close()
 
 
@@ -261,8 +267,8 @@ def blur_tiles(tasks: Channel[TileTask], results: Channel[TileResult], recorder:
     """A worker: take a tile, blur it, hand it on, until there are none."""
     for task in receive(tasks, recorder):
         result = process(task, recorder)
-        with recorder.span("transfer", task.job.image, task.tile.index, task.attempt):
-            results.put(result)
+        with recorder.span("transfer", task.job.image, task.tile.index, task.attempt) as detail:
+            detail["full_s"] = round(results.put(result), 6)
     results.close()
 
 

@@ -15,10 +15,11 @@ import logging
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ class Event:
         needed = NEEDED.get(self.stage, ())
         if not ok or not all(isinstance(self.detail.get(name), str) for name in needed):
             raise TypeError("a field is of another type or out of range")
-        if not isinstance(self.detail.get("cpu_s", 0.0), (int, float)):
-            raise TypeError("cpu_s is no number")
+        for name in ("cpu_s", "full_s"):
+            if not isinstance(self.detail.get(name, 0.0), (int, float)):
+                raise TypeError(f"{name} is not a number")
 
     @classmethod
     def from_json(cls, line: str) -> "Event":
@@ -211,16 +213,23 @@ class Timeline:
         self.start = self.events[0].start if self.events else 0.0
         self.end = max((event.end for event in self.events), default=0.0)
         self.seconds = self.end - self.start
+        self._of: dict[str, list[Event]] = {}
+        for event in self.events:
+            self._of.setdefault(event.stage, []).append(event)
 
     def of(self, *stages: str) -> list[Event]:
         """The events of these stages."""
+        if len(stages) == 1:
+            return list(self._of.get(stages[0], ()))
         return [event for event in self.events if event.stage in stages]
 
     def lanes(self) -> list[tuple[str, str]]:
         """(process, lane) of every thread, in order of first appearance, grouped by process."""
         seen = dict.fromkeys((event.process, event.lane) for event in self.events)
-        processes = list(dict.fromkeys(process for process, _ in seen))
-        return sorted(seen, key=lambda lane: processes.index(lane[0]))
+        order: dict[str, int] = {}
+        for process, _ in seen:
+            order.setdefault(process, len(order))
+        return sorted(seen, key=lambda lane: order[lane[0]])
 
     def queue_depth(self) -> list[tuple[float, int]]:
         """(time, tiles enqueued and not yet delivered for the first time) after each change."""
@@ -243,56 +252,89 @@ IDLE_S = 0.001  # a longer gap on a lane: its thread looked into an empty queue 
 
 
 def critical_path(timeline: Timeline) -> list[Event]:
-    """The chain of spans that the end of the run waited for, in order of time.
+    """The chain of steps that the end of the run waited for, in order of time.
 
-    It is followed backwards from the last save, or else from the span that ended last. The cause of
-    a span is what ended last of all that had to end before it could: the span before it on its
-    lane, or the start of its process; `load` before `split` and `enqueue`; `enqueue`, or an earlier
-    delivery, before `wait`; `transfer` before `assemble`, that of the image's last tile where all
-    of it is assembled at once; `assemble` before `save`; `save`, which frees a place in memory,
-    before a `load` that had to wait for one.
+    It is followed backwards from the last save; from a wait in silence or a failure if that came
+    later; or else from the span that ended last. The cause of a span is what ended last of all that
+    had to end before it could: the span before it on its lane, or the start of its process; `load`
+    before `split` and `enqueue`; `enqueue`, or an earlier delivery, before `wait`; `transfer`
+    before `assemble`, that of the image's last tile where all of it is assembled at once;
+    `assemble` before `save`; `save`, which frees a place in memory, before a `load` that had to
+    wait for one; the last `assemble` or `save` before a wait in silence.
+
+    A step is the part of its span that is on the path: it begins when its cause is over and ends
+    when its effect can begin. So steps never overlap, and add up to no more than the run.
     """
-    spans, causes = _causes(timeline)
-    saves = [n for n, span in enumerate(spans) if span.stage == "save"]
-    path, n = [], saves[-1] if saves else len(spans) - 1
+    spans, overs = _by_end(timeline)
+    causes = _causes(spans)
+    chain, n = [], _last(timeline, spans, overs)
     while n >= 0:
-        path.append(spans[n])
+        chain.append(n)
         n = causes[n]
-    return path[::-1]
+    path: list[Event] = []
+    for n, effect in zip(chain[::-1], [*chain[-2::-1], -1], strict=True) if chain else ():
+        start = max(spans[n].start, path[-1].end) if path else spans[n].start
+        end = overs[n]
+        if effect >= 0 and spans[effect].stage != "wait":  # which begins before its cause is over
+            end = min(end, spans[effect].start)
+        path.append(replace(spans[n], start=start, end=max(start, end)))
+    return path
 
 
-def _causes(timeline: Timeline) -> tuple[list[Event], list[int]]:
-    """All spans in order of their ends, and for each the index of its cause, -1 for none."""
-    spans = _by_end(timeline)
+def _last(timeline: Timeline, spans: list[Event], overs: list[float]) -> int:
+    """The index of the span that ended the run, -1 for none."""
+    saves = [n for n, span in enumerate(spans) if span.stage == "save"]
+    last = saves[-1] if saves else -1
+    for failed in timeline.of("failed")[-1:]:
+        if last < 0 or failed.end > overs[last]:
+            lane = (failed.process, failed.lane)
+            mine = (n for n, span in enumerate(spans) if (span.process, span.lane) == lane)
+            last = max((n for n in mine if overs[n] <= failed.end), default=last)
+    return last if last >= 0 else len(spans) - 1
+
+
+def _causes(spans: list[Event]) -> list[int]:
+    """For each span, in order of their ends, the index of its cause, -1 for none."""
     left = Counter(span.image for span in spans if span.stage == "transfer")
     last: dict[object, int] = {}  # what is over -> the span that ended it, the last of several
-    causes: list[int] = []
     saves: list[int] = []
+    causes: list[int] = []
     for n, span in enumerate(spans):
         lane, tile = (span.process, span.lane), (span.image, span.tile)
         before = max(last.get(lane, -1), last.get(span.process, -1))
-        freed = -1  # what a free thread waited for: a lease that had to lapse, a place in memory
-        if span.stage == "wait":
-            freed = last.get(("wait", tile), -1)
-        elif span.stage == "load":
-            freed = next((m for m in reversed(saves) if spans[m].end <= span.start), -1)
-        if freed >= 0 and spans[before].end < span.start - IDLE_S:
+        freed = _freed(span, spans, last, saves)
+        if freed >= 0 and (before < 0 or spans[before].end < span.start - IDLE_S):
             causes.append(freed)
         else:
             causes.append(max(before, *(last.get(key, -1) for key in _needs(span))))
         left[span.image] -= span.stage == "transfer"
-        last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n}
+        last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n, (span.stage,): n}
         if span.stage == "start":
             last[span.process] = n
         if span.stage == "save":
             saves.append(n)
         if not left[span.image] and ("assemble", span.image) not in last:
             last.setdefault(("whole", span.image), n)
-    return spans, causes
+    return causes
 
 
-def _by_end(timeline: Timeline) -> list[Event]:
-    """All spans, effects behind causes: what is handed over may be taken before `put` returns."""
+def _freed(span: Event, spans: list[Event], last: dict[object, int], saves: list[int]) -> int:
+    """What a free thread waited for: a lease that had to lapse, a place in memory, progress."""
+    if span.stage == "wait" and span.detail.get("cause") == "silence":
+        return max(last.get(("assemble",), -1), last.get(("save",), -1))
+    if span.stage == "wait":
+        return last.get(("wait", (span.image, span.tile)), -1)
+    if span.stage == "load":
+        n = bisect_right(saves, span.start, key=lambda save: spans[save].end)
+        return saves[n - 1] if n else -1
+    return -1
+
+
+def _by_end(timeline: Timeline) -> tuple[list[Event], list[float]]:
+    """All spans in order of when each was over, and these moments; effects stand behind causes.
+
+    A span is over when its effect can begin: what is handed over may be taken before `put` returns.
+    """
     spans = timeline.of(*SPANS)
     first: dict[object, float] = {}  # when the first span of a stage, and of a tile in it, ended
     for span in sorted(spans, key=lambda span: span.end):
@@ -309,7 +351,8 @@ def _by_end(timeline: Timeline) -> list[Event]:
         over = min(span.end, *(end for end in ends if end > span.start), span.end)
         return over, SPANS.index(span.stage), span.start
 
-    return sorted(spans, key=key)
+    keyed = sorted(((key(span), n) for n, span in enumerate(spans)))
+    return [spans[n] for _, n in keyed], [over for (over, _, _), _ in keyed]
 
 
 def _needs(span: Event) -> list[object]:

@@ -18,10 +18,12 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     Times are microseconds from the start of the run. Process and thread ids are numbers of ours.
     """
     lanes = timeline.lanes()
-    processes = list(dict.fromkeys(process for process, _ in lanes))
-    ids = {lane: (processes.index(lane[0]) + 1, n + 1) for n, lane in enumerate(lanes)}
+    processes: dict[str, int] = {}
+    for process, _ in lanes:
+        processes.setdefault(process, len(processes) + 1)
+    ids = {lane: (processes[lane[0]], n + 1) for n, lane in enumerate(lanes)}
     names = [_name("process", QUEUE, 0, "queue")]
-    names += [_name("process", n, 0, process) for n, process in enumerate(processes, QUEUE + 1)]
+    names += [_name("process", n, 0, process) for process, n in processes.items()]
     names += [_name("thread", *ids[lane], lane[1]) for lane in lanes]
     spans = [{"pid": pid, "tid": tid, **rest} for (pid, tid), rest in _found(timeline, ids)]
     return {

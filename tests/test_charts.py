@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 from PIL import Image
+from support import SMALL, make_images
 
 from studyguide.charts import (
     FAULTS,
@@ -32,6 +33,7 @@ from studyguide.charts import (
     timeline_figure,
 )
 from studyguide.report import RunReport, write_log
+from studyguide.runs import run
 from studyguide.timeline import MARKS, SPANS, Event, Timeline
 
 EPOCH = 1_700_000_000.0
@@ -81,9 +83,9 @@ def pool(
     now = script.add(f"{process}/coordinator", "split", now, blur)
     done = now
     for tile in range(tiles):
-        now = script.add(f"{process}/coordinator", "enqueue", now, blur / 20, tile)
-        if tile % 25 == 24:
-            now = script.add(f"{process}/coordinator", "wait", now, 2 * blur, cause="full")
+        full_s = 2 * blur * (tile % 25 == 24)
+        spent = full_s + blur / 20
+        now = script.add(f"{process}/coordinator", "enqueue", now, spent, tile, full_s=full_s)
         worker = min(free, key=lambda name: free[name])
         ready = max(free[worker], now) + blur / 50
         script.add(worker, "wait", free[worker], ready - free[worker], tile)
@@ -117,7 +119,7 @@ def faulty() -> Timeline:
         end = script.add(worker, "blur", ready, script.random.uniform(0.1, 0.2), tile)
         if tile == 12:
             script.add(worker, "retry", end, 0.0, tile, error="disk full", delay_s=0.1)
-            end = script.add(worker, "wait", end, 0.15, cause="backoff")
+            end = script.add(worker, "wait", end, 0.15, tile, attempt=2, cause="backoff")
             end = script.add(worker, "blur", end, 0.15, tile, attempt=2)
         free[worker] = script.add(worker, "transfer", end, 0.03, tile)
     worker = min(free, key=lambda name: free[name])
@@ -261,9 +263,49 @@ def test_the_area_of_the_utilisation_strip_is_the_time_spent_blurring(tiles: int
     assert area == pytest.approx(sum(event.seconds for event in timeline.of("blur")) / 4, rel=1e-6)
 
 
-def test_waiting_is_split_by_its_cause() -> None:
-    kinds = {bar.kind for timeline in (pool(), faulty()) for bar in Scene(timeline).bars}
-    assert {"wait", "full", "backoff"} <= kinds
+def kinds_of(approach: str, folder: Path, **options: Any) -> dict[str, list[Bar]]:
+    """The bars of a real run by their kind."""
+    places = {"images": make_images(folder / "in"), "output": folder / "out"}
+    found: dict[str, list[Bar]] = {}
+    for bar in Scene(run(approach, **SMALL | places | options).timeline).bars:
+        found.setdefault(bar.kind, []).append(bar)
+    return found
+
+
+SLOW: Any = {"method": "direct", "kernel_size": 101}  # a tile takes longer to blur than to queue
+
+
+@pytest.mark.parametrize("approach", "bcef")
+def test_a_producer_of_a_real_run_is_seen_to_wait_for_room_in_a_full_queue(
+    approach: str, tmp_path: Path
+) -> None:
+    found = kinds_of(approach, tmp_path, queue_size=1, workers=1, **SLOW)
+    stages = {bar.span.stage for bar in found["full"]}
+    assert "enqueue" in stages
+    assert stages <= {"enqueue", "transfer"}
+    for bar in found["full"]:
+        assert 0 < bar.end - bar.start <= bar.span.seconds + 1e-6
+
+
+def test_a_worker_of_a_real_run_is_seen_to_wait_for_the_back_off_of_a_flaky_tile(
+    tmp_path: Path,
+) -> None:
+    options = {"workers": 1, "backoff_s": 0.5, "faults": ["flaky:grain.png:7"]}
+    (wait,) = kinds_of("f", tmp_path, **options)["backoff"]
+    assert (wait.span.image, wait.span.tile, wait.span.attempt) == ("grain.png", 7, 2)
+    assert wait.end > wait.start
+
+
+def test_the_silence_after_a_lost_tile_of_a_real_run_ends_the_critical_path(
+    tmp_path: Path,
+) -> None:
+    places = {"images": make_images(tmp_path / "in"), "output": tmp_path / "out"}
+    faults = ["flaky:grain.png:7"]  # in e it kills its worker
+    report = run("e", workers=1, quiet_s=0.5, faults=faults, **SMALL, **places)
+    (silence,) = (bar for bar in Scene(report.timeline).bars if bar.kind == "silence")
+    assert report.lost_tiles == 1
+    assert silence.end - silence.start >= 0.5
+    assert Scene(report.timeline).path()[-1][2] == pytest.approx(silence.end)
 
 
 def test_the_queue_strip_reaches_as_high_as_the_queue() -> None:
@@ -273,6 +315,17 @@ def test_the_queue_strip_reaches_as_high_as_the_queue() -> None:
     assert peak > 1
     assert axes.get_yticks().tolist() == [0, peak]
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == peak
+
+
+@pytest.mark.parametrize("thread", ["MainThread", "worker-0"])
+def test_the_path_begins_with_the_start_of_a_process_whether_or_not_it_has_threads(
+    thread: str,
+) -> None:
+    script = Script()
+    now = script.add("worker-1/MainThread", "start", 0.0, 2.0, image="")
+    for stage in ("wait", "blur", "transfer", "assemble", "save"):
+        now = script.add(f"worker-1/{thread}", stage, now, 1.0, tile=0)
+    assert Scene(script.timeline()).path() == [(("worker-1", thread), 0.0, now)]
 
 
 # --- faults --------------------------------------------------------------------------------------

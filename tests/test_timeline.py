@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -564,3 +565,89 @@ def test_whatever_the_events_say_the_path_is_a_way_through_them_without_a_loop(
     path = critical_path(Timeline(found))
     assert len(path) <= sum(event.stage in SPANS for event in found)
     assert bool(path) == any(event.stage in SPANS for event in found)
+
+
+def steps_of(*lanes: list[Event]) -> list[tuple[str, str, float, float]]:
+    timeline = Timeline(event for lane in lanes for event in lane)
+    return [(step.stage, step.image, step.start, step.end) for step in critical_path(timeline)]
+
+
+def test_the_first_load_of_a_loader_may_have_waited_for_a_place_too() -> None:
+    first = on("loader-0", span("load", 0, 1))
+    one = on("one", span("assemble", 1, 2), span("save", 2, 5))
+    second = on("loader-1", span("load", 5, 6, image="b.png"))
+    two = on("two", span("assemble", 6, 7, image="b.png"), span("save", 7, 8, image="b.png"))
+    begin = ["load loader-0", "assemble one", "save one", "load loader-1"]
+    steps = [*begin, "assemble two", "save two"]
+    assert path_of(first, one, second, two) == steps
+
+
+def lost_tile() -> list[list[Event]]:
+    """Tile 1 is lost, after tile 0 was assembled and another image saved."""
+    silent = replace(span("wait", 6, 9, tile=-1), detail={"cause": "silence"})
+    failed = replace(span("failed", 9, 9, tile=-1), detail={"error": "1 tile was lost"})
+    made = [span("load", 0, 1), span("enqueue", 1, 2, tile=0), span("enqueue", 2, 3, tile=1)]
+    taken = [span("wait", 1, 2, tile=0), span("blur", 2, 4, tile=0), span("transfer", 4, 5, tile=0)]
+    return [
+        on("coordinator", *made, silent, failed),
+        on("worker", *taken),
+        on("assembler", span("save", 3, 4, image="b.png"), span("assemble", 5, 6, tile=0)),
+    ]
+
+
+def test_with_a_lost_tile_the_path_goes_on_through_the_silence_to_the_end_of_the_run() -> None:
+    assert path_of(*lost_tile())[-3:] == [
+        "transfer worker",
+        "assemble assembler",
+        "wait coordinator",
+    ]
+    assert steps_of(*lost_tile())[-1][2:] == (6, 9)
+
+
+def test_a_run_that_ends_with_a_failed_image_ends_its_path_there() -> None:
+    saved = on("assembler", span("save", 1, 2, image="b.png"), span("assemble", 3, 5, tile=0))
+    failed = replace(span("failed", 6, 6, tile=-1), detail={"error": "a dead tile"})
+    assert path_of([*saved, *on("assembler", failed)]) == ["save assembler", "assemble assembler"]
+    elsewhere = on("main", failed)
+    assert path_of(saved, elsewhere) == ["save assembler"]
+
+
+def test_a_worker_that_is_frozen_after_its_commit_does_not_turn_the_path_back_in_time() -> None:
+    """Its transfer ends only when it goes on, long after the tile was assembled and saved."""
+    frozen = on("worker", span("blur", 0, 2), span("transfer", 2, 99))
+    last = on("assembler", span("assemble", 3, 4), span("save", 4, 5))
+    assert steps_of(frozen, last) == [
+        ("blur", "a.png", 0, 2),
+        ("transfer", "a.png", 2, 3),
+        ("assemble", "a.png", 3, 4),
+        ("save", "a.png", 4, 5),
+    ]
+
+
+few = st.sampled_from(["a", "b"])
+streams = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from(SPANS + MARKS),
+        st.integers(0, 20),
+        st.integers(0, 20),
+        few,
+        few,
+        few,
+        st.integers(-1, 2),
+        st.integers(1, 2),
+        st.sampled_from([{}, {"cause": "silence"}, {"cause": "backoff"}]),
+    ).filter(lambda event: event.start <= event.end),
+    max_size=30,
+)
+
+
+@given(found=streams)
+def test_steps_of_the_path_follow_each_other_in_time_and_lie_in_their_spans(
+    found: list[Event],
+) -> None:
+    path, timeline = critical_path(Timeline(found)), Timeline(found)
+    for step, following in pairwise(path):
+        assert step.end <= following.start
+    for step in path:
+        assert timeline.start <= step.start <= step.end <= timeline.end
