@@ -264,6 +264,16 @@ def cores_at_work(timeline: Timeline) -> float:
     return blur_s / (covered(spans(timeline, "blur")) or 1.0)
 
 
+def with_starts_of(timeline: Timeline, other: Timeline) -> float:
+    """Wall seconds that a run would take if its processes started as fast as those of another."""
+    return start_s(other) + after_starts_s(timeline)
+
+
+def gain_of_threads(after: int, before: int, cores: int) -> float:
+    """Times as fast with so many threads as before, if only the cores count that they can use."""
+    return min(after, cores) / min(before, cores)
+
+
 @dataclass(frozen=True)
 class Versus:
     """Two runs of the same job by their wall seconds."""
@@ -314,6 +324,10 @@ class Fate:
     heir: str = ""
     after_s: float = 0.0
     placed: bool = False
+
+    def timeouts(self, visibility_s: float) -> float:
+        """`after_s` in visibility timeouts of so many seconds."""
+        return self.after_s / visibility_s
 
 
 def fates(timeline: Timeline) -> list[Fate]:
@@ -421,6 +435,14 @@ def tile_cpu_s(timeline: Timeline, stage: str) -> float:
     """Median CPU seconds of a stage for one tile; 0 if there is none."""
     times = [cpu_s(event) for event in timeline.of(stage) if event.tile >= 0]
     return statistics.median(times) if times else 0.0
+
+
+def tile_cycle_s(timeline: Timeline) -> float:
+    """Seconds of a worker for one tile: CPU seconds of its blur, wall seconds of all the rest.
+
+    The blur is work, which a busy machine stretches in wall time alone; the rest is mostly waiting.
+    """
+    return tile_cpu_s(timeline, "blur") + beside_blur_s(timeline)
 
 
 @dataclass(frozen=True)

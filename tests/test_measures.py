@@ -20,6 +20,7 @@ from studyguide.measures import (
     covered,
     cpu_share,
     fates,
+    gain_of_threads,
     idle_s,
     in_memory,
     little,
@@ -37,9 +38,11 @@ from studyguide.measures import (
     start_share,
     starts_s,
     tile_cpu_s,
+    tile_cycle_s,
     tile_s,
     tiles_in_flight,
     versus,
+    with_starts_of,
 )
 from studyguide.report import RunReport
 from studyguide.runs import run
@@ -262,8 +265,15 @@ def test_starts_are_listed_by_role_and_shared_by_cpu_seconds() -> None:
     assert start_share(timeline) == 3 / 10
     assert start_share(NOTHING) == 0
     assert after_starts_s(timeline) == 9
+    assert with_starts_of(RUN, timeline) == 5 + 9
+    assert with_starts_of(timeline, RUN) == 9
     assert cores_at_work(RUN) == 4 / 5
     assert cores_at_work(NOTHING) == 0
+
+
+@pytest.mark.parametrize(("cores", "gain"), [(1, 1), (2, 1), (3, 1.5), (8, 2)])
+def test_threads_gain_only_the_cores_that_were_idle(cores: int, gain: float) -> None:
+    assert gain_of_threads(4, 2, cores) == gain
 
 
 def test_two_runs_are_compared_by_wall_seconds() -> None:
@@ -287,6 +297,7 @@ def test_a_tile_of_a_killed_worker_is_taken_over_or_in_its_place_or_lost() -> No
         Fate("a", 1, "w0/t0", placed=True),
         Fate("a", 2, "w0/t0"),
     ]
+    assert fates(Timeline(found))[0].timeouts(visibility_s=0.5) == 3
     assert fates(RUN) == []
 
 
@@ -321,6 +332,7 @@ def test_what_a_worker_does_beside_its_blurs_is_measured_from_result_to_result()
         found.append(event("blur", end - 4, end - 1, tile=tile, lane="w0"))
         found.append(event("transfer", end - 1, end, tile=tile, lane="w0"))
     assert beside_blur_s(Timeline(found)) == 3.5  # 6 - 3 and 7 - 3
+    assert tile_cycle_s(Timeline(found)) == 3.5 + 1.5
     assert beside_blur_s(RUN) == 0
 
 
