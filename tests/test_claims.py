@@ -33,7 +33,8 @@ SENTENCE_END = re.compile(r"(?:(?<=[.!?])[*_)”\"]*|(?<=-->))\s+(?!<!--)")
 # These have no runs: what they sum up is claimed above, and answers are judged by `check`.
 UNCLAIMED = re.compile(r"Lesson |Side by side|Predict|Exercise|Keypoints|Glossary|The words")
 # Lessons whose sentences are not tied to claims yet.
-LATER = {path.name for path in LESSONS}
+DONE = {"04_d_distributed_sequential.ipynb", "06_f_fault_tolerant_queue.ipynb"}
+LATER = {path.name for path in LESSONS} - DONE
 
 
 def prose(markdown: str) -> str:
