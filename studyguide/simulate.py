@@ -5,8 +5,8 @@ same roles, queues and limits as in the library, but each step only takes its ti
 `Costs.fit` reads these times off the events of recorded runs. Cores are shared as a fair scheduler
 does it: all threads that could run get the same part (processor sharing). What a step takes beside
 its pixels is Python, and one thread of a process at a time runs that: it holds the GIL.
-`bound` is the classic short cut for sizes that nobody wants to play: no run ends before its busiest
-station has done its share.
+`bound` is the classic short cut for sizes that are too large to simulate: no run ends before its
+busiest station has done its share.
 Source: R. Jain, The Art of Computer Systems Performance Analysis, ch. 24 (simulation) and 33 (the
 operational laws).
 """
@@ -17,7 +17,8 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count, pairwise
 from typing import Any
 
@@ -32,7 +33,9 @@ Steps = Generator[simpy.Event, Any, None]
 Cost = tuple[float, float]  # CPU seconds each time, and for each sample (pixels times channels)
 FREE: Cost = (0.0, 0.0)
 STAGES = ("load", "save", "split", "enqueue", "blur", "assemble")  # fitted to their spans alone
+OF_TILE = ("split", "enqueue", "blur", "transfer", "assemble")
 LOADERS = 2  # of c
+PER_IMAGE = 8  # tiles of an image, where nothing else is said
 
 
 def seconds(cost: Cost, samples: int) -> float:
@@ -181,7 +184,7 @@ class Scenario:
     backoff_s: float = 0.1
     seed: int = 0
 
-    @property
+    @cached_property
     def tiles(self) -> list[tuple[int, int]]:
         """(image, samples of its core) of every tile."""
         return [
@@ -280,8 +283,10 @@ class Play:
         self.saved = [env.event() for _ in scenario.shapes]
         self.random = random.Random(scenario.seed)
         self.missing = [0] * len(scenario.shapes)
-        for image, _ in scenario.tiles:
+        self.cuts: list[list[tuple[int, int]]] = [[] for _ in scenario.shapes]  # number, samples
+        for number, (image, samples) in enumerate(scenario.tiles):
             self.missing[image] += 1
+            self.cuts[image].append((number, samples))
         self.deaths_left = scenario.deaths
         self.outcome = Outcome()
 
@@ -357,12 +362,11 @@ class Play:
 
     def cut(self, image: int, here: Host) -> Steps:
         """Queue the tiles of an image; wait while the queue is full."""
-        for number, (owner, samples) in enumerate(self.scenario.tiles):
-            if owner == image:
-                yield from here.step(self.costs.split, samples)
-                yield from here.step(self.costs.enqueue, samples)
-                yield from self.ask_redis()
-                yield self.tasks.put((number, image, samples, 1))
+        for number, samples in self.cuts[image]:
+            yield from here.step(self.costs.split, samples)
+            yield from here.step(self.costs.enqueue, samples)
+            yield from self.ask_redis()
+            yield self.tasks.put((number, image, samples, 1))
 
     def ask_redis(self) -> Steps:
         """A call: half of what a tile costs the server's one thread."""
@@ -475,21 +479,56 @@ def gustafson(serial: float, workers: float) -> float:
     return workers + (1 - workers) * serial
 
 
-def demands(costs: Costs, workers: int, samples: int, others: int = 1) -> dict[str, float]:
+def demands(
+    costs: Costs, workers: int, samples: int, others: int = 1, tiles: int = PER_IMAGE
+) -> dict[str, float]:
     """Seconds that each station of e, f or g is busy for one tile, each process on its own core.
 
     The greatest of them is the bottleneck: no more than 1 / demand tiles a second pass it.
-    `others` is how many coordinators there are, and assemblers; Redis is one.
+
+    Parameters
+    ----------
+    samples : int
+        Of a tile: pixels of its core times channels.
+    others : int
+        How many coordinators there are, and assemblers; Redis is one.
+    tiles : int
+        Of an image. Loading and saving have a fixed part for each image, not for each tile.
     """
-    at_once = {stage: seconds(getattr(costs, stage), samples) for stage in (*STAGES, "transfer")}
+    of_tile = {stage: seconds(getattr(costs, stage), samples) for stage in OF_TILE}
+    load, save = (seconds(cost, tiles * samples) / tiles for cost in (costs.load, costs.save))
     return {
-        "coordinator": sum(at_once[stage] for stage in ("load", "split", "enqueue")) / others,
+        "coordinator": (load + of_tile["split"] + of_tile["enqueue"]) / others,
         "Redis": costs.server,
-        "workers": (at_once["blur"] + at_once["transfer"] + costs.pause) / workers,
-        "assembler": (at_once["assemble"] + at_once["save"]) / others,
+        "workers": (of_tile["blur"] + of_tile["transfer"] + costs.pause) / workers,
+        "assembler": (of_tile["assemble"] + save) / others,
     }
 
 
 def bound(costs: Costs, busy: dict[str, float], tiles: int) -> float:
-    """Seconds below which no run of so many equal tiles can end (the bottleneck law)."""
-    return costs.start + costs.warm_up + tiles * max(busy.values())
+    """Seconds below which no run of so many equal tiles can end (the bottleneck law).
+
+    `busy` is what `demands` returns. A worker compiles its kernels first. Blurs take their mean
+    time: a single run whose blurs scatter can be a little faster.
+    """
+    first = dict.fromkeys(busy, costs.boot + costs.start) | {"Redis": costs.boot}
+    first["workers"] += costs.warm_up
+    return max(first[station] + tiles * each for station, each in busy.items())
+
+
+def rate(costs: Costs, workers: int, samples: int, tiles: int = PER_IMAGE) -> float:
+    """Tiles a second of a simulated run of f whose processes are all up when it begins.
+
+    It never exceeds 1 / max(demands(costs, workers, samples, tiles=tiles).values()): blurs take
+    their mean time, every process has a core of its own, and no start is counted.
+
+    Parameters
+    ----------
+    samples, tiles : int
+        As for `demands`.
+    """
+    warm = replace(costs, boot=0.0, start=0.0, warm_up=0.0, spread=0.0)
+    images = max(4, math.ceil((32 * workers + 64) / tiles))
+    scenario = Scenario("f", [(1, tiles * samples)] * images, workers, samples, cores=0)
+    wall_s = simulate(scenario, warm).wall_s
+    return images * tiles / wall_s if wall_s else math.inf

@@ -1,9 +1,12 @@
 """The model keeps the books of a run: tiles, losses, redeliveries, and time that adds up."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from studyguide.report import RunReport
 from studyguide.settings import Settings, describe
@@ -18,6 +21,7 @@ from studyguide.simulate import (
     demands,
     gustafson,
     line,
+    rate,
     seconds,
     simulate,
 )
@@ -177,3 +181,44 @@ def test_laws_agree_on_one_worker_and_part_on_many() -> None:
     assert amdahl(0.1, 1) == gustafson(0.1, 1) == 1
     assert amdahl(0.1, 1e9) == pytest.approx(10)
     assert gustafson(0.1, 101) == pytest.approx(91)
+
+
+step_costs = st.tuples(st.floats(0, 1e-2), st.floats(0, 1e-6))
+any_costs = st.builds(
+    Costs,
+    **dict.fromkeys(
+        ("load", "save", "split", "enqueue", "blur", "transfer", "assemble"), step_costs
+    ),
+    **dict.fromkeys(("pause", "server"), st.floats(0, 1e-2)),
+    **dict.fromkeys(("boot", "start", "warm_up", "spread"), st.floats(0, 2)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    costs=any_costs,
+    workers=st.integers(1, 6),
+    samples=st.integers(1, 100_000),
+    tiles=st.integers(1, 20),
+)
+def test_no_simulated_rate_exceeds_the_bound_whatever_the_steps_cost(
+    costs: Costs, workers: int, samples: int, tiles: int
+) -> None:
+    busiest = max(demands(costs, workers, samples, tiles=tiles).values())
+    assert rate(costs, workers, samples, tiles) * busiest <= 1 + 1e-9 or not busiest
+
+
+@settings(max_examples=40, deadline=None)
+@given(costs=any_costs, workers=st.integers(1, 6), tiles=st.integers(1, 20))
+def test_no_simulated_run_ends_before_its_bound(costs: Costs, workers: int, tiles: int) -> None:
+    costs = replace(costs, spread=0.0)
+    scenario = Scenario("f", [(1, tiles * 1000)] * 4, workers, tile_size=1000, cores=0)
+    busy = demands(costs, workers, 1000, tiles=tiles)
+    least = bound(costs, busy, 4 * tiles)
+    assert simulate(scenario, costs).wall_s >= least * (1 - 1e-9)
+
+
+def test_a_fixed_cost_of_an_image_is_shared_by_its_tiles() -> None:
+    costs = Costs(load=(1.0, 0.0), save=(2.0, 0.0))
+    assert demands(costs, 1, 100, tiles=10)["coordinator"] == pytest.approx(0.1)
+    assert demands(costs, 1, 100, tiles=10)["assembler"] == pytest.approx(0.2)

@@ -15,7 +15,7 @@ from matplotlib import style
 from studyguide.charts import FAINT, GREY, HALO, LOOKS, STYLE, Chart
 from studyguide.cluster import LocalCluster
 from studyguide.queues import Link
-from studyguide.simulate import Costs, Scenario, amdahl, bound, demands, gustafson, simulate
+from studyguide.simulate import PER_IMAGE, Costs, amdahl, bound, demands, gustafson, rate
 
 HEIGHT, TOP, TALL = 4.3, 0.85, 2.9  # inches: of a chart, above its axes, of the axes
 CENTRED: Any = {"ha": "center", "path_effects": HALO}
@@ -120,7 +120,9 @@ def explore_speed_up(serial: float, cores: int, measured: Mapping[int, float]) -
     return Explorer(draw, {"serial_share": (shares, round(serial, 2))})
 
 
-def explore_scale(costs: Costs, samples: int, validated: int = 10) -> Explorer:
+def explore_scale(
+    costs: Costs, samples: int, validated: int = 10, per_image: int = PER_IMAGE
+) -> Explorer:
     """Throughput of e, f or g with a machine for each process, up to 10,000 workers.
 
     `others` is the number of coordinators, and of assemblers; Redis is one.
@@ -133,28 +135,30 @@ def explore_scale(costs: Costs, samples: int, validated: int = 10) -> Explorer:
         Of a tile: pixels of its core times channels.
     validated : int
         Workers up to which the model was compared with runs.
+    per_image : int
+        Tiles of an image.
     """
     counts = steps(10_000)
     few = [count for count in counts if count <= 50]
-    played = [_played(costs, count, samples) for count in few]
+    simulated = [rate(costs, count, samples, per_image) for count in few]
 
     @style.context(STYLE)
     def draw(workers: int, others: int, tiles: int) -> Chart:
-        busy = demands(costs, workers, samples, others)
+        busy = demands(costs, workers, samples, others, per_image)
         narrow, seconds = max(busy, key=busy.__getitem__), bound(costs, busy, tiles)
         flight = workers * min(1.0, busy["workers"] / busy[narrow])
         facts = (
-            f"{workers:,} workers, {tiles:,} tiles: {_time(seconds)} at least; "
-            f"bottleneck: {narrow}; {flight:,.0f} workers busy on average (Little)"
+            f"{workers:,} workers, {tiles:,} tiles, {per_image} an image: at least "
+            f"{_time(seconds)}; bottleneck: {narrow}; {flight:,.0f} workers busy (Little)"
         )
         chart, axes = _axes("Tiles a second by workers", facts, "workers", "tiles/s")
-        at_all = [demands(costs, count, samples, others) for count in counts]
+        at_all = [demands(costs, count, samples, others, per_image) for count in counts]
         for station, kind in STATION.items():
             rates = [1 / each[station] if each[station] else np.nan for each in at_all]
             axes.plot(counts, rates, "--", color=LOOKS[kind][1], lw=1.2, label=f"{station} alone")
         most = [1 / max(each.values()) for each in at_all]
         axes.plot(counts, most, color="black", lw=2.5, label="all together, at most")
-        axes.plot(few, played, "ks", ms=5, label="played by the model, others = 1")
+        axes.plot(few, simulated, "ks", ms=5, label="simulated, others = 1")
         axes.axvline(workers, color=GREY, lw=1)
         _mark_validated(axes, validated, "validated")
         axes.legend(loc="upper left", ncols=2)
@@ -166,16 +170,6 @@ def explore_scale(costs: Costs, samples: int, validated: int = 10) -> Explorer:
         "tiles": (steps(10_000_000), 1_000_000),
     }
     return Explorer(draw, sliders)
-
-
-def _played(costs: Costs, workers: int, samples: int) -> float:
-    """Tiles a second of a run that is played, without its start."""
-    side = int((samples / 4) ** 0.5)
-    images = 4 * workers + 8
-    tiles = 8 * images
-    scenario = Scenario("f", [(side, 8 * side, 4)] * images, workers, side, cores=0)
-    start_s = costs.boot + costs.start + costs.warm_up
-    return tiles / (simulate(scenario, costs).wall_s - start_s)
 
 
 def _axes(title: str, facts: str, across: str, up: str) -> tuple[Chart, Any]:
