@@ -310,9 +310,10 @@ def _init(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from studyguide.doctor import describe
+    from studyguide.doctor import describe, kernel_cache
 
-    print("\n".join(f"{name:12} {value}" for name, value in describe().items()))
+    found = {**describe(), "kernel cache": kernel_cache()}
+    print("\n".join(f"{name:12} {value}" for name, value in found.items()))
     return 0
 
 

@@ -16,6 +16,14 @@ def describe() -> dict[str, str]:
     return {**found, "Redis server": _redis(), "cluster": _cluster()}
 
 
+def kernel_cache() -> str:
+    """The folder where compiled kernels are kept, or what to do if there is none."""
+    from studyguide.kernels import cache_folder
+
+    missing = "none: each process compiles its kernels; set NUMBA_CACHE_DIR to a writable folder"
+    return cache_folder() or missing
+
+
 def _redis() -> str:
     try:
         if url := redis_url():

@@ -24,15 +24,22 @@ is the sum of all this. It is below 1 level for every kernel (a test computes it
 no sample differs by more than 1 in 255 from the exact blur.
 """
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from llvmlite import ir
 from numba import intp, njit, types, uint8, uint16, uint32, uintp
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., None])
 
 BLOCK = 256  # pixels: side of what is blurred in one go, so that its scratch stays in the L2 cache
 PITCH = 1440  # samples from row to row of the scratch: enough for a block of RGBA with the widest
@@ -47,10 +54,49 @@ BLUR_BLOCK = types.void(
 )  # fmt: skip
 
 
+class _Cache(FunctionCache):
+    """Numba's cache on disk. A failure of it costs a compilation and nothing else."""
+
+    def load_overload(self, *args: Any) -> Any:
+        """Load a kernel; None if it is not there or damaged."""
+        try:
+            return super().load_overload(*args)  # type: ignore[no-untyped-call]
+        except Exception as error:  # of whatever the file holds, unpickled
+            log.info("a kernel cannot be loaded from %s: %s", self.cache_path, error)
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        """Save a kernel if there is room."""
+        try:
+            super().save_overload(*args)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            log.info("a kernel cannot be kept in %s: %s", self.cache_path, error)
+
+
+def _jit(*signatures: Any) -> Callable[[F], F]:
+    """`njit` without the GIL, and with the cache on disk where there is a folder for it."""
+
+    def decorate(function: F) -> F:
+        kernel: Any = njit(nogil=True)(function)
+        if hasattr(kernel, "_cache"):  # not where NUMBA_DISABLE_JIT is set
+            with suppress(RuntimeError):  # no folder can be written
+                kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]
+            for signature in signatures:
+                kernel.compile(signature)
+        return cast(F, kernel)
+
+    return decorate
+
+
+def cache_folder() -> str | None:
+    """Where compiled kernels are kept; None without a folder to write, or without numba."""
+    return getattr(getattr(direct, "stats", None), "cache_path", None)
+
+
 # --- float ---------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def _add_taps(total: Any, row: Any, taps: Any, step: int) -> None:
     """total[i] += sum of taps[t] * row[i + t * step]; four taps share each load of the total."""
     n, groups = total.size, taps.size // 4 * 4
@@ -66,7 +112,7 @@ def _add_taps(total: Any, row: Any, taps: Any, step: int) -> None:
             total[i] += a * row_a[i]
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def _store(out: Any, total: Any) -> None:
     """Round half up to uint8."""
     half = np.float32(0.5)
@@ -74,7 +120,7 @@ def _store(out: Any, total: Any) -> None:
         out[i] = np.uint8(total[i] + half)
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def direct(rows: Any, taps: Any, step: int, out: Any) -> None:
     """k^2 products per sample. `rows` is a window as float32, one flat row of samples a line."""
     total = np.empty(out.shape[1], np.float32)
@@ -85,7 +131,7 @@ def direct(rows: Any, taps: Any, step: int, out: Any) -> None:
         _store(out[y], total)
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def separable_float32(rows: Any, taps: Any, step: int, out: Any) -> None:
     """2 k products per sample: along the rows into a scratch buffer, then down its columns."""
     n = out.shape[1]
@@ -158,7 +204,7 @@ def _sum_taps(
     _add_pairs(source, centre, step, fixed, 4 * size, size, start, sums)
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def _widen(row: Any, channels: int, left: int, line: Any) -> None:
     """Levels to 128ths, from column `left` of a row on; beyond its ends, its end is repeated."""
     width, columns = row.size // channels, line.size // channels
@@ -175,7 +221,7 @@ def _widen(row: Any, channels: int, left: int, line: Any) -> None:
             line[x * channels + c] = row[(width - 1) * channels + c] * 128
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def _narrow(line: Any, row: Any) -> None:
     """128ths back to levels; the half that rounds is in the sum already."""
     for i in range(uintp(line.size)):
@@ -196,7 +242,7 @@ def _prefetch(_: Any, row: Any, index: Any) -> Any:
     return types.void(row, index), emit
 
 
-@njit(nogil=True, cache=True)
+@_jit()
 def _fetch(row: Any, start: int, n: int) -> None:
     for i in range(max(start, 0), min(start + n, row.size), 64):
         _prefetch(row, i)  # type: ignore[call-arg]
@@ -221,7 +267,7 @@ def fixed_point(weights: tuple[int, ...], channels: int) -> Callable[..., None]:
     size = -(-pairs // -(-pairs // UNROLLED))  # groups of like size
     edge = radius * channels
 
-    @njit(BLUR_BLOCK, nogil=True, cache=True)
+    @_jit(BLUR_BLOCK)
     def blur_block(
         samples: Any, top: int, left: int, out: Any, y0: int, x0: int, rows: int, columns: int,
         scratch: Any,

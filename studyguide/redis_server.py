@@ -226,10 +226,12 @@ class RedisServer:
 
     def stop(self) -> None:
         """End it for good; calling it again does nothing."""
-        if self._child:
-            self._child.stop(STOP_GRACE_S)
-        if self._owns_reaper:
-            self._reaper.close()
+        try:
+            if self._child:
+                self._child.stop(STOP_GRACE_S)
+        finally:
+            if self._owns_reaper:
+                self._reaper.close()
 
     def __enter__(self) -> "RedisServer":
         return self

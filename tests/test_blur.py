@@ -1,6 +1,10 @@
 """The blur against scipy's in float64, and against itself: tiled, threaded, channel by channel."""
 
 import math
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -383,3 +387,55 @@ def test_a_child_that_is_forked_has_threads_of_its_own() -> None:
 
 def blur_in_child(image: Pixels) -> Pixels:
     return gaussian_blur(image, 3, workers=2)
+
+
+# --- numba's cache -------------------------------------------------------------------------------
+
+WITHOUT_CACHE = """
+import errno, os
+from numba.core import caching
+
+def fail(*_):
+    raise {error}
+
+{breakage}
+import numpy as np
+from numba import uint8, void
+from studyguide.doctor import kernel_cache
+from studyguide.kernels import _jit
+
+def fill(line, value):
+    for i in range(line.size):
+        line[i] = value
+
+line = np.zeros(3, np.uint8)
+for kernel in (_jit()(fill), _jit(void(uint8[::1], uint8))(fill)):
+    kernel(line, np.uint8(line[0] + 7))
+print(line.sum(), kernel_cache())
+"""
+
+
+@pytest.mark.parametrize(
+    ("breakage", "error", "told"),
+    [
+        ("", "OSError", "{cache}"),
+        ("caching.CompileResultCacheImpl._locator_classes = []", "OSError", "none: .*NUMBA_CACHE"),
+        ("caching.IndexDataCacheFile.load = fail", "EOFError('damaged')", "{cache}"),
+        ("caching.IndexDataCacheFile.save = fail", "OSError(errno.ENOSPC, 'full')", "{cache}"),
+    ],
+    ids=["it works", "no folder", "damaged", "full"],
+)
+def test_kernels_need_no_cache_on_disk(
+    breakage: str, error: str, told: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(WITHOUT_CACHE.format(breakage=breakage, error=error))
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(f"42 {told.format(cache=tmp_path / 'cache')}", done.stdout)
