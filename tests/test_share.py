@@ -1,13 +1,15 @@
 """The folder that pods share, with real processes on the loopback interface."""
 
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,9 @@ class Pods:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def start(self, pod: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, pod: str, *arguments: str, before: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         env = {
             **os.environ,
             "SHARE_DATA": str(self.data(pod)),
@@ -41,12 +45,15 @@ class Pods:
             "SHARE_SAMPLES": str(self.folder / "samples"),
             "SHARE_HOST": self.host,
         }
-        process = subprocess.Popen([sys.executable, str(SHARE), *arguments], env=env)
+        process = subprocess.Popen([*before, sys.executable, str(SHARE), *arguments], env=env)
         self._running.append(process)
         return process
 
-    def keep(self) -> Path:
-        self.start("files", "keep")
+    def keep(self, max_bytes: int = 0) -> Path:
+        """Start the pod `files`; `max_bytes` is the size of a file at which its claim is full."""
+        limit = f'ulimit -f {max_bytes // 1024}; exec "$@"'
+        full = ["bash", "-c", limit, "bash"] if max_bytes else []
+        self.keeper = self.start("files", "keep", before=full)
         wait_until(self.answers)
         return self.data("files")
 
@@ -163,10 +170,132 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(pods: Pods, verb: st
 
 
 @pytest.mark.parametrize(
-    "headers", [[], ["Content-Length: x"], ["Content-Length: -1"], ["Content-Length: 268435457"]]
+    "headers", [[], ["Content-Length: x"], ["Content-Length: -1"], ["Content-Length: 1073741825"]]
 )
 def test_a_file_without_a_length_or_too_large_is_refused(pods: Pods, headers: list[str]) -> None:
     kept = pods.keep()
     assert put(pods, "output/a.png", *headers, body=b"x") == 500
     assert put(pods, "output/b.png", "Content-Length: 1", body=b"x") == 204
     assert sorted(path.name for path in (kept / "output").iterdir()) == ["b.png"]
+
+
+# --- what must not go wrong ----------------------------------------------------------------------
+
+ODD_NAMES = ["line\nbreak.png", "separator\u2028.png", os.fsdecode(b"bytes \xff.png"), ".dot.png"]
+
+
+def unfinished(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*.tmp"))
+
+
+def test_a_file_whose_sender_dies_halfway_stays_as_it_was(pods: Pods) -> None:
+    kept = pods.keep() / "output" / "a.png"
+    assert put(pods, "output/a.png", "Content-Length: 5", body=b"whole") == 204
+    host, _, port = pods.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"PUT /output/a.png HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+        connection.shutdown(socket.SHUT_WR)
+        connection.makefile("rb").read()  # until the server has closed its side
+    assert kept.read_bytes() == b"whole"
+    assert unfinished(kept.parent) == []
+
+
+def test_what_cannot_be_written_leaves_nothing_behind_and_holds_nothing_else_up(pods: Pods) -> None:
+    kept, data = pods.keep(max_bytes=1_000_000), pods.data("role")
+    (data / "output" / "e").mkdir(parents=True)
+    (data / "run" / "events").mkdir(parents=True)
+    (data / "output" / "e" / "a.png").write_bytes(bytes(2_000_000))
+    (data / "output" / "e" / "b.png").write_bytes(b"small")
+    (data / "run" / "events" / "w.jsonl").write_text("event\n")
+    pods.start("role", "push", "run/events", "output")
+    wait_until((kept / "run" / "events" / "w.jsonl").exists)
+    assert [path.name for path in (kept / "output" / "e").iterdir()] == ["b.png"]
+
+
+def test_what_a_killed_pod_was_writing_is_removed_when_files_starts(pods: Pods) -> None:
+    half = pods.data("files") / "output" / "e" / ".a.png.12345.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    pods.keep()
+    assert not half.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' /proc")
+def test_large_files_pass_in_parts(pods: Pods) -> None:
+    size = 150 * 2**20  # far less fits a pod's memory beside Python
+    large = pods.data("role") / "output" / "large.png"
+    large.parent.mkdir()
+    with large.open("wb") as file:
+        file.truncate(size)
+    kept = pods.keep() / "output" / "large.png"
+    pushing = pods.start("role", "push", "run/events", "output")
+    wait_until(kept.exists)
+    pulling = pods.start("other", "pull", "output")
+    assert pulling.wait(60) == 0
+    assert (pods.data("other") / "output" / "large.png").stat().st_size == size
+    for process in (pods.keeper, pushing):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        assert int(peak) * 1024 < size / 2
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_any_name_of_an_image_passes_both_ways(pods: Pods, name: str) -> None:
+    kept, data = pods.keep(), pods.data("role")
+    (kept / "input" / name).write_bytes(b"image")
+    assert pods.start("role", "pull", "input").wait(60) == 0
+    assert (data / "input" / name).read_bytes() == b"image"
+    (data / "output").mkdir()
+    (data / "output" / name).write_bytes(b"blurred")
+    pods.start("role", "push", "run/events", "output")
+    wait_until((kept / "output" / name).exists)
+    assert (kept / "output" / name).read_bytes() == b"blurred"
+
+
+def test_a_new_pod_files_gets_again_what_the_old_one_had(pods: Pods) -> None:
+    kept, data = pods.keep(), pods.data("role")
+    (data / "output" / "e").mkdir(parents=True)
+    (data / "run" / "events").mkdir(parents=True)
+    (data / "output" / "e" / "a.png").write_bytes(b"image")
+    (data / "run" / "events" / "w.jsonl").write_text("event\n")
+    pods.start("role", "push", "run/events", "output")
+    wait_until((kept / "run" / "events" / "w.jsonl").exists)
+    pods.keeper.kill()
+    pods.keeper.wait()
+    shutil.rmtree(kept)
+    pods.keep()
+    wait_until((kept / "run" / "events" / "w.jsonl").exists)
+    assert (kept / "output" / "e" / "a.png").read_bytes() == b"image"
+    assert (kept / "run" / "events" / "w.jsonl").read_text() == "event\n"
+
+
+def test_what_was_removed_on_purpose_does_not_come_back_when_files_restarts(pods: Pods) -> None:
+    kept, output = pods.keep(), pods.data("role") / "output"
+    output.mkdir()
+    (output / "old.png").write_bytes(b"image")
+    pods.start("role", "push", "run/events", "output")
+    wait_until((kept / "output" / "old.png").exists)
+    (kept / "output" / "old.png").unlink()
+    pods.keeper.kill()
+    pods.keeper.wait()
+    pods.keep()
+    (output / "new.png").write_bytes(b"image")
+    wait_until((kept / "output" / "new.png").exists)
+    assert not (kept / "output" / "old.png").exists()
+
+
+def test_only_the_new_part_of_a_growing_file_is_sent(pods: Pods) -> None:
+    kept = pods.keep() / "run" / "events" / "w.jsonl"
+    written = pods.data("role") / "run" / "events" / "w.jsonl"
+    written.parent.mkdir(parents=True)
+    written.write_text("one\n")
+    pods.start("role", "push", "run/events", "output")
+    wait_until(lambda: kept.exists() and kept.read_text() == "one\n")
+    kept.write_text("ONE\n")  # a part that is not sent again stays as it is
+    with written.open("a") as file:
+        file.write("two\n")
+    wait_until(lambda: kept.read_text() == "ONE\ntwo\n")
+    kept.write_text("")  # lost: of another length than the sender believes
+    with written.open("a") as file:
+        file.write("three\n")
+    wait_until(lambda: kept.read_text() == "one\ntwo\nthree\n")
