@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("folder", type=Path, help="it must not be there yet")
     init.set_defaults(command=_init)
     _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
+    _add_clusters(commands.add_parser("clusters", help="show what runs left on Kubernetes"))
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
@@ -121,6 +122,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--logs", type=Path, default=Path("logs"), help="folder for logs")
     add("--backend", default="local", help="where d to g run: local or kubernetes")
     add("--keep", action="store_true", help="leave the pods running at the end")
+    add(
+        "--namespace",
+        default="",
+        metavar="NAME",
+        help="on Kubernetes (default: one of the run's own)",
+    )
     add("--json", action="store_true", help="print the reports as JSON")
     add("--kill-worker-after", type=int, metavar="TILES", help="kill a worker then (e, f, g)")
     add("--resume", default="", metavar="RUN", help="go on with a run of f or g that was cut short")
@@ -140,7 +147,8 @@ def _run(given: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))  # clean up, then end
-    logging.getLogger("studyguide.cluster").setLevel(logging.INFO)  # the name that --resume takes
+    for name in ("cluster", "kubernetes"):  # the name that --resume takes; how far a deployment is
+        logging.getLogger(f"studyguide.{name}").setLevel(logging.INFO)
     reports: list[RunReport] = []
     failed = False
     for letter in _letters(given.approaches):
@@ -172,6 +180,7 @@ def _letters(names: list[str]) -> list[str]:
 
 def _run_one(letter: str, given: argparse.Namespace) -> Any:
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from studyguide.cluster import KillWorker
     from studyguide.runs import expected_blurs, run
@@ -180,12 +189,16 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
     shown = sys.stderr.isatty()
     known = shown and not given.resume  # a resumed run has settings of its own
     total = expected_blurs(letter, _settings(given)) if known else None
-    with tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False) as bar:
+    with (
+        logging_redirect_tqdm(),
+        tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False) as bar,
+    ):
         return run(
             letter,
             logs=given.logs,
             backend=given.backend,
             keep=given.keep,
+            namespace=given.namespace,
             on_event=lambda event: bar.update() if event.stage == "blur" else None,
             chaos=chaos,
             faults=given.fault,
@@ -268,6 +281,35 @@ def _role(given: argparse.Namespace) -> int:
         trace = not isinstance(error, StudyguideError)
         logging.getLogger(__name__).error("%s ends: %s", given.name, error, exc_info=trace)
         return OUR_ERROR
+
+
+# --- studyguide clusters -------------------------------------------------------------------------
+
+
+def _add_clusters(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--namespace",
+        default="",
+        metavar="NAME",
+        help="look there (default: for namespaces of runs)",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--delete", metavar="RUN", help="delete what this run left")
+    which.add_argument("--all", action="store_true", help="delete what all your runs left")
+    parser.set_defaults(command=_clusters)
+
+
+def _clusters(given: argparse.Namespace) -> int:
+    from studyguide.kubectl import OWNER, RESOURCES, RUN, Kubectl, owner
+
+    kubectl = Kubectl.current(given.namespace or "default")
+    print(f"context {kubectl.context}", file=sys.stderr)
+    if given.delete or given.all:
+        labels = f"{RUN}={given.delete}" if given.delete else f"{RUN},{OWNER}={owner()}"
+        kubectl.delete(RESOURCES if given.namespace else "namespaces", labels)
+    print(kubectl.left("deployments" if given.namespace else "namespaces"))
+    return 0
 
 
 # --- studyguide charts, studyguide doctor --------------------------------------------------------

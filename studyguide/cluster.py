@@ -86,6 +86,10 @@ class Cluster(ABC):
         """Kill a worker that has a tile in hand; False if none was caught this time."""
 
     @abstractmethod
+    def kill_redis(self) -> bool:
+        """Kill the Redis of this run; False if there is none at this moment."""
+
+    @abstractmethod
     def close(self) -> None:
         """Leave nothing behind."""
 
@@ -105,9 +109,12 @@ class Cluster(ABC):
         self.failures += event.stage == "failed"
         self.recorder.sink(event)
 
-    def record_death(self, process: str, **detail: Any) -> None:
-        """A cross on each lane of a process that was at work, with the tile that it held."""
-        now = self.recorder.clock()
+    def record_death(self, process: str, at: float | None = None, **detail: Any) -> None:
+        """Record a death, now or `at`, on each lane of a process that was at work.
+
+        With the tile that the lane held.
+        """
+        now = self.recorder.clock() if at is None else at
         lanes = [lane for owner, lane in self.held if owner == process] or [process]
         for lane in lanes:
             tile = self.held.pop((process, lane), Event("death", now, now, process, lane))
@@ -227,6 +234,18 @@ class LocalCluster(Cluster):
             self.kill(name)
         return bool(name)
 
+    def kill_redis(self) -> bool:
+        """Kill the server that this run started; `step` starts it again.
+
+        Raises UsageError if this run uses another server, which others may use too.
+        """
+        if self.redis is None:
+            raise UsageError(
+                "The Redis of this run is external; refusing to kill it", "Unset REDIS_URL"
+            )
+        self.redis.kill()
+        return True
+
     def freeze_busy_worker(self) -> str:
         """Freeze a worker; return its name if it is in the middle of a tile, else let it go on."""
         for name in sorted({owner for owner, _ in self._blurring()}):
@@ -308,8 +327,7 @@ class KillWorker:
 class KillRedis:
     """Chaos: once `after` tiles are blurred, kill the server; the cluster starts it again.
 
-    Raises UsageError when it strikes a server that this run did not start: others may use that one
-    too.
+    Raises UsageError when it strikes a server that this run did not start.
     """
 
     after: int
@@ -317,9 +335,5 @@ class KillRedis:
 
     def __call__(self, cluster: Cluster) -> None:
         """Strike if it is time."""
-        if self.done or cluster.blurred < self.after:
-            return
-        if not isinstance(cluster, LocalCluster) or cluster.redis is None:
-            raise UsageError("The Redis of this run is not ours to kill", "Unset REDIS_URL")
-        cluster.redis.kill()
-        self.done = True
+        if not self.done and cluster.blurred >= self.after:
+            self.done = cluster.kill_redis()

@@ -19,9 +19,16 @@ from typing import Any
 
 from studyguide.errors import ToolError
 
-TIMEOUT_S = 60.0  # for one call; what takes longer is asked for again and again instead
+TIMEOUT_S = 15.0  # for one call; a caller with more patience asks again
+TRANSFER_S = 60.0  # for a call that carries images
+GONE_S = 120.0  # until what is deleted is gone
 READY_TIMEOUT_S = 5.0  # for the cluster's first answer
-POD_TIMEOUT_S = 10.0  # how long `exec` waits for a pod; its own default is a minute
+POD_TIMEOUT_S = 5.0  # how long `exec` waits for a pod; its own default is a minute
+# Labels of all that a run creates: they say whose it is.
+MANAGED_BY, RUN, OWNER = "app.kubernetes.io/managed-by", "studyguide/run", "studyguide/owner"
+# Kinds of which a run creates objects, beside its namespace.
+RESOURCES = "deployments,jobs,services,configmaps,secrets,persistentvolumeclaims"
+RESOURCES += ",networkpolicies,poddisruptionbudgets"
 UNFINISHED = "--exclude=.*.tmp"  # files that are being written have such names
 MAX_LINES, MAX_COLUMNS = 4, 400  # of stderr in a message; an error carries all of it besides
 
@@ -41,6 +48,7 @@ REMEDIES = {
     r"was refused|no such host|timeout|deadline exceeded|Unable to connect": (
         "Start the cluster, for example with minikube start, or choose another context"
     ),
+    r"\(AlreadyExists\)": "Use another --namespace, or see studyguide clusters --namespace NAME",
     r"violates PodSecurity": "The namespace forbids such a pod: use the manifests as they are",
     r"exceeded quota": "The namespace's quota is used up: delete something or ask for more",
     r"[Ff]orbidden": "Ask for the right to do so, or use a cluster of your own",
@@ -48,12 +56,13 @@ REMEDIES = {
     r"unknown field": "Correct it in k8s/; kubectl explain tells which fields there are",
     r"field is immutable": "Delete the object first, or all: make -C k8s clean A=e",
     r"container not found|is waiting to start": "Wait until its pod runs: kubectl get pods",
-    r"timed out waiting": "See what holds it: kubectl describe namespace studyguide",
+    r"timed out waiting": "See what holds it: kubectl describe namespace NAME",
     r"No space left|low on resource|disk-pressure": "Free space on the node, or use fewer images",
     r"PersistentVolumeClaim|persistentvolumeclaim|storageclass|FailedMount|MountVolume": (
         "No storage for us: see kubectl get storageclass, or use the manifests in k8s/on-host"
     ),
     r"Insufficient": "Too few free cores or too little memory: use fewer workers or a larger node",
+    r"when creating .*namespaces \S+ not found": "Create it first: kubectl create namespace NAME",
     r"\(NotFound\)": "Deploy first: make -C k8s deploy A=e",
     r"command terminated": "It failed inside its pod, of which kubectl get pods tells more",
 }
@@ -68,19 +77,19 @@ class Kubectl:
     """One context and one namespace of one cluster; ToolError tells whatever fails."""
 
     context: str  # as `kubectl config get-contexts` shows it
-    namespace: str = "studyguide"  # the only one that is touched
+    namespace: str  # the only one that is touched
 
     @classmethod
-    def current(cls) -> "Kubectl":
-        """The context that kubectl would use."""
-        return cls(_run(["kubectl", "config", "current-context"]).decode().strip())
+    def current(cls, namespace: str) -> "Kubectl":
+        """Return kubectl for its current context and a namespace, which need not exist yet."""
+        return cls(_run(["kubectl", "config", "current-context"]).decode().strip(), namespace)
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
+    def __call__(self, *arguments: str, stdin: bytes = b"", timeout_s: float = 0.0) -> bytes:
         """Run one kubectl command in our context and namespace; return what it prints.
 
         Raises ToolError with the command, its exit code, its stderr, and a remedy.
         """
-        return _run(self.command(*arguments), stdin, timeout_s)
+        return _run(self.command(*arguments), stdin, timeout_s or TIMEOUT_S)
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a call, for who runs it elsewhere."""
@@ -91,22 +100,32 @@ class Kubectl:
         """Check that the cluster answers, within seconds."""
         self("get", "--raw", "/readyz", f"--request-timeout={READY_TIMEOUT_S:g}s")
 
-    def get(self, kinds: str) -> list[Object]:
+    def get(self, kinds: str, *options: str) -> list[Object]:
         """Objects of these kinds (`pods`, `pods,events`), as the API gives them."""
-        found: list[Object] = json.loads(self("get", kinds, "--output", "json"))["items"]
+        found: list[Object] = json.loads(self("get", kinds, *options, "--output", "json"))["items"]
         return found
 
-    def apply(self, objects: Iterable[Object]) -> None:
-        """Create or change objects."""
+    def create(self, objects: Iterable[Object]) -> None:
+        """Create objects; ToolError if one of that name exists, which is left as it is."""
         # As JSON: in YAML a string such as 1e3 would need quotes, on which not all writers agree.
         everything = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self("apply", "--filename", "-", stdin=json.dumps(everything).encode())
+        self("create", "--filename", "-", stdin=json.dumps(everything).encode())
+
+    def delete(self, kinds: str, labels: str) -> None:
+        """Delete what runs have created and has these labels; wait until it is gone."""
+        options = [f"--timeout={GONE_S:g}s", "--selector", f"{MANAGED_BY}=studyguide,{labels}"]
+        if kinds != "namespaces":
+            options.append("--cascade=foreground")  # a Deployment is gone when its pods are
+        self("delete", kinds, *options, timeout_s=GONE_S + TIMEOUT_S)
+
+    def left(self, kinds: str) -> str:
+        """Return kubectl's table of what runs have created, with its age, run and owner."""
+        columns = ("--label-columns", f"{RUN},{OWNER}")
+        return self("get", kinds, "--selector", f"{MANAGED_BY}=studyguide", *columns).decode()
 
     def delete_namespace(self) -> None:
-        """Delete all that is ours, if there is anything, and wait until it is gone."""
-        patience = f"--timeout={2 * TIMEOUT_S:g}s"
-        delete = ("delete", "namespace", self.namespace, "--ignore-not-found", patience)
-        self(*delete, timeout_s=3 * TIMEOUT_S)
+        """Delete the namespace, if a run has created it, and wait until it is gone."""
+        self.delete("namespaces", f"kubernetes.io/metadata.name={self.namespace}")
 
     def kill(self, pod: str) -> None:
         """Kill all that runs in a pod, and have it replaced, as when its node loses power.
@@ -121,10 +140,13 @@ class Kubectl:
                 raise
         self("delete", f"pod/{pod}", "--force", "--grace-period=0")
 
-    def execute(self, target: str, *command: str, stdin: bytes = b"") -> bytes:
+    def execute(
+        self, target: str, *command: str, stdin: bytes = b"", timeout_s: float = 0.0
+    ) -> bytes:
         """Run a command in a pod (`pod/name` or `deployment/name`); return what it prints."""
         patience = f"--pod-running-timeout={POD_TIMEOUT_S:g}s"
-        return self("exec", "--stdin", patience, target, "--", *command, stdin=stdin)
+        call = ("exec", "--stdin", patience, target, "--", *command)
+        return self(*call, stdin=stdin, timeout_s=timeout_s)
 
     def send(self, target: str, files: Mapping[str, bytes], folder: str) -> None:
         """Write files into a folder of a pod; ToolError if one is missing there or differs."""
@@ -134,16 +156,18 @@ class Kubectl:
                 item = tarfile.TarInfo(name)
                 item.size = len(body)
                 tar.addfile(item, io.BytesIO(body))
-        self.execute(target, "tar", "-xf", "-", "-C", folder, stdin=archive.getvalue())
+        unpack = ("tar", "-xf", "-", "-C", folder)
+        self.execute(target, *unpack, stdin=archive.getvalue(), timeout_s=TRANSFER_S)
         _check_whole("send", _digests(files), self._digests(target, folder))
 
-    def read(self, target: str, folder: str) -> dict[str, bytes]:
+    def read(self, target: str, folder: str, timeout_s: float = 0.0) -> dict[str, bytes]:
         """Name -> content of the files in a folder of a pod, as they are at this moment.
 
         Raises ToolError if their archive is damaged, as when the connection broke: kubectl then
         still says 0.
         """
-        archive = self.execute(target, "tar", "-cf", "-", UNFINISHED, "-C", folder, ".")
+        pack = ("tar", "-cf", "-", UNFINISHED, "-C", folder, ".")
+        archive = self.execute(target, *pack, timeout_s=timeout_s)
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 bodies = [(item.name, tar.extractfile(item)) for item in tar if item.isfile()]
@@ -153,7 +177,7 @@ class Kubectl:
 
     def fetch(self, target: str, folder: str) -> dict[str, bytes]:
         """The same of files that do not change any more: each is checked by its digest."""
-        files = self.read(target, folder)
+        files = self.read(target, folder, TRANSFER_S)
         _check_whole("fetch", self._digests(target, folder), _digests(files))
         return files
 
@@ -173,6 +197,12 @@ def _check_whole(verb: str, sent: Mapping[str, str], arrived: Mapping[str, str])
     if bad:
         what = f"{len(bad)} of {len(sent)} files did not arrive whole: {', '.join(bad)}"
         raise ToolError(["kubectl", "exec", "tar"], 0, f"{verb}: {what}", AGAIN)
+
+
+def owner() -> str:
+    """Return the value of the label OWNER: who runs this, as far as a label can say it."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", os.environ.get("USER", ""))[:63].strip("-._")
+    return name or str(os.getuid())
 
 
 def kustomize(folder: Path) -> bytes:
@@ -308,7 +338,7 @@ def _of_container(where: str, container: Object) -> Iterator[Trouble]:
         yield Trouble(where, end["message"], WAITING["RunContainerError"])
     elif container["restartCount"] and end.get("exitCode"):
         what = f"crashes again and again, the last time with exit code {end['exitCode']}"
-        yield Trouble(where, what, "Mend what its log tells", passing=True)
+        yield Trouble(where, what, "Fix what its log reports", passing=True)
 
 
 def _pending(where: str, message: str) -> Trouble:

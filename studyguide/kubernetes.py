@@ -1,30 +1,46 @@
 """Where the roles of d to g run: `KubernetesCluster` runs them as pods, through kubectl.
 
 The same approaches, roles and events as on one machine. The manifests in k8s/ describe everything;
-this module renders them, fills in the run's settings, brings the images in, follows the events that
-the pods hand over to the pod `files`, and brings the outputs home. Whatever keeps a pod from its
-work is told as soon as the cluster reports it.
+this module renders them, fills in the run's settings, creates them in a namespace of the run's own,
+brings the images in, follows the events that the pods hand over to the pod `files`, and brings the
+outputs home. Whatever keeps a pod from its work is reported as soon as the cluster reports it.
 """
 
 import base64
 import json
+import logging
 import math
 import re
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from studyguide import course, images
-from studyguide.cluster import Cluster
+from studyguide.cluster import DONE, Cluster
 from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError, explained
-from studyguide.kubectl import DESCRIBE, Kubectl, Object, Trouble, find_trouble, kustomize
+from studyguide.kubectl import (
+    DESCRIBE,
+    MANAGED_BY,
+    OWNER,
+    RESOURCES,
+    RUN,
+    Kubectl,
+    Object,
+    Trouble,
+    find_trouble,
+    kustomize,
+    owner,
+)
 from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
 from studyguide.work import Run
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 INPUT, OUTPUT, EVENTS = "/data/input", "/data/output", "/data/run/events"  # in every pod
@@ -33,20 +49,36 @@ ROLE = "studyguide/role"  # label of the pods that run a role of ours
 # What one look takes in. Events first: of a claim they say more than the claim itself.
 KINDS = "events,persistentvolumeclaims,pods,deployments,jobs"
 POLL_S = 1.0  # between two looks at the cluster; a look costs some tenths of a second
-PATIENCE_S = 20.0  # how long a passing trouble, such as a volume being made, may last
+TOLD_S = 5.0  # between two lines that tell how many tiles are blurred
+PATIENCE_S = 40.0  # how long calls may fail; longer than kubectl.TIMEOUT_S
+PASSING_S = 20.0  # how long a passing trouble, such as a volume being made, may last
 # How long `files` and Redis may take to start, and then the roles: an image may have to be pulled.
 START_S = 300.0
 
-FINAL = re.compile(r"\(Forbidden\)|Unauthorized")  # what asking again does not change
+# What asking again does not change.
+FINAL = re.compile(r"\(Forbidden\)|Unauthorized|\(AlreadyExists\)|\(NotFound\).*namespaces")
+FORBIDDEN = "Name a namespace in which you may create pods: --namespace NAME"
+# Why a pod goes without a chance to finish, in the API's words.
+LOST = ("DeletionByTaintManager", "DeletionByPodGC", "TerminationByKubelet")
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A pod as the last look at the cluster showed it."""
+
+    process: str  # its name in the timeline
+    ends: int  # how often its container had ended
+    seen: float  # when that look began
 
 
 class KubernetesCluster(Cluster):
-    """A deployment of one approach in a cluster's namespace `studyguide`.
+    """A deployment of one approach in a namespace of its own, `studyguide-<run>`.
 
     Raises ToolError if there is no kubectl, no current context, or the cluster does not answer;
     UsageError if the manifests are not to be found.
 
-    With `keep` the deployment is left running at the end.
+    With `keep` the deployment is left running at the end. A `namespace` that is named may exist
+    already; then only what this run has created in it is deleted.
     """
 
     def __init__(
@@ -55,25 +87,52 @@ class KubernetesCluster(Cluster):
         approach: str,
         folder: Path,
         recorder: Recorder,
+        *,
+        run_id: str = "",
+        namespace: str = "",
         keep: bool = False,
     ) -> None:
-        super().__init__(settings, approach, folder, recorder)
-        self.kubectl = kubectl = Kubectl.current()
+        delivery = replace(settings.delivery, payload="redis")  # pods share no folder
+        super().__init__(replace(settings, delivery=delivery), approach, folder, recorder)
+        self.run_id = run_id or self.run_id
         self.keep = keep
+        self.kubectl = kubectl = Kubectl.current(namespace or f"studyguide-{self.run_id}")
+        self._owns_namespace = not namespace
         # Nobody's cluster is touched without having been named.
         print(f"context {kubectl.context}, namespace {kubectl.namespace}", file=sys.stderr)
         kubectl.answers()
-        self._objects = _load(kustomize(course.find("k8s") / approach))
-        for secret in (thing for thing in self._objects if thing["kind"] == "Secret"):
-            password = base64.b64encode(secrets.token_hex(16).encode()).decode()  # of this run
-            secret["data"] = dict.fromkeys(secret["data"], password)
+        self._objects = self._own(_load(kustomize(course.find("k8s") / approach)))
         self._output = f"{OUTPUT}/{settings.output.name}"
-        self._restarts: dict[str, int] = {}  # pod -> restarts seen so far
+        self._looked = recorder.clock()  # when the last look at the cluster began
+        self._alive: dict[str, Alive] = {}  # pods at that look
+        self._struck: dict[str, float] = {}  # pods that chaos killed, and when
+        self._spoke: dict[str, float] = {}  # process -> end of its last event
+        self._before: dict[str, float] = {}  # the same of the process before its restart
+        self._silent: dict[str, float] = {}  # process -> when a tile was first taken over from it
         self._troubled_since: dict[str, float] = {}  # where there is trouble
         self._pending: set[str] = set()  # images neither saved nor failed yet
         self._saved: list[Event] = []
         self._heard_by = math.inf  # when the first event has to have come
+        self._told: tuple[float, str] = (0.0, "")  # when and how far it was said to be
         (folder / "events").mkdir()
+
+    def _own(self, things: list[Object]) -> list[Object]:
+        """Put the manifests into the run's namespace and label them; give the run a password."""
+        text = json.dumps(things)
+        for secret in (thing for thing in things if thing["kind"] == "Secret"):
+            text = text.replace(_name(secret), f"redis-{self.run_id}")  # of no other deployment
+        things = json.loads(text)
+        labels = {MANAGED_BY: "studyguide", RUN: self.run_id, OWNER: owner()}
+        for thing in things:
+            which = "name" if thing["kind"] == "Namespace" else "namespace"
+            thing["metadata"][which] = self.kubectl.namespace
+            template = thing.get("spec", {}).get("template")
+            for labelled in (thing, template) if template else (thing,):
+                labelled["metadata"]["labels"] = _labels(labelled) | labels
+            if thing["kind"] == "Secret":
+                password = base64.b64encode(secrets.token_hex(16).encode()).decode()
+                thing["data"] = dict.fromkeys(thing["data"], password)
+        return things
 
     # -- what the approaches call
 
@@ -83,9 +142,17 @@ class KubernetesCluster(Cluster):
     def kill_busy_worker(self) -> bool:
         """Kill a pod that has a tile in hand."""
         busy = sorted({pod for (pod, _), event in self.held.items() if event.stage == "wait"})
-        if busy:
-            self.kubectl.kill(busy[0])
-        return bool(busy)
+        return self._kill(busy[:1])
+
+    def kill_redis(self) -> bool:
+        """Kill the pod of Redis; its Deployment starts another."""
+        return self._kill([name for name, pod in self._alive.items() if pod.process == "redis"])
+
+    def _kill(self, pods: list[str]) -> bool:
+        for pod in pods:
+            self._struck[pod] = self.recorder.clock()
+            self.kubectl.kill(pod)
+        return bool(pods)
 
     def start(self, role: str, count: int = 1, *options: str) -> None:
         """Fill in how many pods of a role there shall be, and the settings of the run.
@@ -105,10 +172,7 @@ class KubernetesCluster(Cluster):
 
     def _arguments(self) -> list[str]:
         """The settings of this run, for which those of the manifests give way."""
-        delivery = replace(self.settings.delivery, payload="redis")  # pods share no folder
-        inside = replace(
-            self.settings, images=Path(INPUT), output=Path(self._output), delivery=delivery
-        )
+        inside = replace(self.settings, images=Path(INPUT), output=Path(self._output))
         planted = [part for fault in self.faults for part in ("--fault", str(fault))]
         return [*to_options(inside), "--run", self.run_id, *planted]
 
@@ -126,19 +190,41 @@ class KubernetesCluster(Cluster):
 
     def _deploy(self) -> None:
         """First what all need, then the images, then the roles: none starts on an empty folder."""
-        self.kubectl.delete_namespace()  # what an earlier run left would take part in this one
-        common = [thing for thing in self._objects if not _role(thing)]
-        self.kubectl.apply(common)
+        self._create_namespace([thing for thing in self._objects if thing["kind"] == "Namespace"])
+        common = [it for it in self._objects if not _role(it) and it["kind"] != "Namespace"]
+        self._create(common)
         self._await_ready({_name(thing) for thing in common if thing["kind"] == "Deployment"})
-        folders = (INPUT, self._output, EVENTS)
-        self.kubectl.execute(FILES, "mkdir", "-p", *folders)
-        # Samples, and what an earlier run left on the claim, to which `folders` may be links.
-        self.kubectl.execute(FILES, "find", "-H", *folders, "-type", "f", "-delete")
-        self.recorder.clock = Clock(self._cluster_time())
+        self._execute("mkdir", "-p", INPUT, self._output, EVENTS)
+        self._execute("find", "-H", INPUT, "-type", "f", "-delete")  # the samples
+        self.recorder.clock = Clock(self._patiently(self._cluster_time))
         self.recorder.mark("run", **self._describe())
         self._send_images()
-        self.kubectl.apply(thing for thing in self._objects if _role(thing))
+        self._create([thing for thing in self._objects if _role(thing)])
         self._heard_by = time.monotonic() + START_S
+
+    def _create_namespace(self, namespaces: list[Object]) -> None:
+        """Create the namespace; one that was named may exist, or be another's to create."""
+        try:
+            self._patiently(lambda: self.kubectl.create(namespaces))
+            self._owns_namespace = True
+        except ToolError as error:
+            if self._owns_namespace and "(Forbidden)" in error.stderr:
+                raise ToolError(error.command, error.exit_code, error.stderr, FORBIDDEN) from error
+            if not re.search(r"\((Forbidden|AlreadyExists)\)", error.stderr):
+                raise
+
+    def _create(self, things: list[Object]) -> None:
+        """Create objects. Raises ToolError if another of the same name is there: it stays as is."""
+
+        def ask() -> None:  # a call that timed out may have created some of them
+            mine = self.kubectl.get(RESOURCES, f"--selector={RUN}={self.run_id}")
+            there = {(thing["kind"], _name(thing)) for thing in mine}
+            self.kubectl.create(it for it in things if (it["kind"], _name(it)) not in there)
+
+        self._patiently(ask)
+
+    def _execute(self, *command: str) -> None:
+        self._patiently(lambda: self.kubectl.execute(FILES, *command))
 
     def _await_ready(self, deployments: set[str]) -> None:
         """Wait until a pod of each is ready, as long as nothing is wrong."""
@@ -147,12 +233,20 @@ class KubernetesCluster(Cluster):
             things = self._get()
             self._raise_lasting(find_trouble(things))
             ready = {_name(it) for it in things if it.get("status", {}).get("readyReplicas")}
+            self._tell(_readiness(things))
             if deployments <= ready:
                 return
             if time.monotonic() > deadline:
                 problem = f"Not ready after {START_S:g} s: {', '.join(sorted(deployments - ready))}"
                 raise StudyguideError(problem, DESCRIBE)
             time.sleep(POLL_S)
+
+    def _tell(self, text: str, least_s: float = 0.0) -> None:
+        """Log how far the run is, when that has changed and not more often than `least_s`."""
+        since, before = self._told
+        if text != before and time.monotonic() >= since + least_s:
+            log.info("%s", text)
+            self._told = (time.monotonic(), text)
 
     def _cluster_time(self) -> float:
         """The cluster's clock in seconds since the epoch, half the round trip added."""
@@ -177,14 +271,15 @@ class KubernetesCluster(Cluster):
         }
 
     def _send_images(self) -> None:
-        """Bring the images in; those that cannot be read are told as failed."""
+        """Bring the images in; those that cannot be read are recorded as failed."""
         run, bodies = Run(self.settings, self.recorder), {}
         for path in run.paths():
             told = explained(ImageError, f"{path} cannot be read", "Replace or remove the file")
             with run.guarded(path.name), told:
                 bodies[path.name] = path.read_bytes()
         self._pending = set(bodies)
-        self.kubectl.send(FILES, bodies, INPUT)
+        self._patiently(lambda: self.kubectl.send(FILES, bodies, INPUT))
+        log.info("images sent %d of %d", len(bodies), len(run.paths()))
 
     # -- following
 
@@ -192,6 +287,10 @@ class KubernetesCluster(Cluster):
         """Collect events, see who died, let chaos strike; tell whether the run is over."""
         things = self._observe()
         self._see_deaths(things)
+        if not self.blurred:
+            self._tell(_readiness(things))
+        else:
+            self._tell(f"tiles blurred {self.blurred}", TOLD_S)
         found, missing = find_trouble(things), ", ".join(sorted(self._pending))
         has_ended = self._job_has_ended(f"job/{role}", things, found)
         if has_ended and not missing:
@@ -208,6 +307,7 @@ class KubernetesCluster(Cluster):
 
     def _observe(self) -> list[Object]:
         """What there is, and then all events so far: a pod that is gone has written its last."""
+        self._looked = self.recorder.clock()
         things = self._get()
         files = self._patiently(lambda: self.kubectl.read(FILES, EVENTS))
         for name, body in files.items():
@@ -216,33 +316,79 @@ class KubernetesCluster(Cluster):
         return things
 
     def _get(self) -> list[Object]:
-        return self._patiently(lambda: self.kubectl.get(KINDS))
+        things = self._patiently(lambda: self.kubectl.get(KINDS))
+        return [thing for thing in things if self._is_ours(thing)]
+
+    def _is_ours(self, thing: Object) -> bool:
+        """Whether it belongs to this run: in a namespace that was named there may be others."""
+        about = thing.get("involvedObject")
+        if about is None:
+            return _labels(thing).get(RUN) == self.run_id
+        names = {_name(it) for it in self._objects}  # a ReplicaSet's adds a digest
+        is_shown = about["kind"] in ("Pod", "PersistentVolumeClaim")  # itself, with labels
+        return is_shown or bool(names & {about["name"], about["name"].rpartition("-")[0]})
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask a busy cluster again when a call fails.
+        """Ask a busy cluster again when a call fails, at least once.
 
-        Raises ToolError if it fails for longer than a hiccup lasts, or is refused.
+        Raises ToolError if it fails for longer than PATIENCE_S, or is refused.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        deadline, tries = time.monotonic() + PATIENCE_S, 0
         while True:
             try:
                 return ask()
             except ToolError as error:
-                if time.monotonic() > deadline or FINAL.search(error.stderr):
+                tries += 1
+                is_late = tries > 1 and time.monotonic() > deadline
+                if is_late or FINAL.search(error.stderr):
                     raise
                 time.sleep(POLL_S)
 
+    # -- deaths
+
     def _see_deaths(self, things: Iterable[Object]) -> None:
-        """A pod that is gone or has restarted died; one that was told to end did not."""
-        pods, restarts = [it for it in things if it["kind"] == "Pod" and ROLE in _labels(it)], {}
-        for pod in pods:
-            states = pod["status"].get("containerStatuses", [])
-            restarts[_name(pod)] = sum(state["restartCount"] for state in states)
-        for name, before in self._restarts.items():
-            if restarts.get(name, math.inf) > before:
-                self.record_death(name)
-        ending = {_name(pod) for pod in pods if "deletionTimestamp" in pod["metadata"]}
-        self._restarts = {name: n for name, n in restarts.items() if name not in ending}
+        """Record pods that are gone or have restarted; one that was told to end has not died."""
+        pods = {_name(it): it for it in things if it["kind"] == "Pod"}
+        for name, before in self._alive.items():
+            pod = pods.get(name)
+            if pod is None or _ends(pod) > before.ends:
+                self.record_death(before.process, self._died_at(name, before, pod))
+        self._alive = {
+            name: Alive(
+                name if ROLE in _labels(pod) else _labels(pod)["app"], _ends(pod), self._looked
+            )
+            for name, pod in pods.items()
+            if "deletionTimestamp" not in pod["metadata"] or _is_lost(pod)
+        }
+
+    def _died_at(self, name: str, before: Alive, pod: Object | None) -> float:
+        """When a pod died, before all that its death caused and after all that it did itself.
+
+        The kubelet gives full seconds, and nothing of a pod that is gone. Then the pod died after
+        it was killed, or after the last look that showed it, but before others took its tiles.
+        """
+        process = before.process
+        states = pod["status"].get("containerStatuses", []) if pod else []
+        spans = [
+            span
+            for state in states
+            for key in ("state", "lastState")
+            for span in state.get(key, {}).items()
+        ]
+        ends = [
+            _seconds(span["finishedAt"])
+            for kind, span in spans
+            if kind == "terminated" and span.get("finishedAt")
+        ]
+        starts = [
+            _seconds(span["startedAt"])
+            for kind, span in spans
+            if kind == "running" and span.get("startedAt")
+        ]
+        silent = self._silent.pop(process, math.inf)
+        at = max(ends) if ends else self._struck.pop(name, min(before.seen, silent, *starts))
+        spoke = self._before.pop(process, None) or self._spoke.pop(process, at)
+        return max(at, spoke)
 
     def _job_has_ended(self, job: str, things: Iterable[Object], found: list[Trouble]) -> bool:
         """Whether it has; exit code 1 means that some image failed, of which its events tell.
@@ -256,7 +402,7 @@ class KubernetesCluster(Cluster):
         if "Failed" in ended and not self.failures:
             self._raise_lasting(found)  # a pod without memory has no log that could tell
             said = f"{job}: {ended['Failed']['message']}\n{self._log_of(job)}"
-            raise StudyguideError(said.strip(), "Mend what its log tells")
+            raise StudyguideError(said.strip(), "Fix what its log reports")
         return bool({"Complete", "Failed"} & set(ended))
 
     def _raise_lasting(self, found: list[Trouble]) -> None:
@@ -264,7 +410,7 @@ class KubernetesCluster(Cluster):
         now, before = time.monotonic(), self._troubled_since
         self._troubled_since = {item.where: before.get(item.where, now) for item in found}
         for item in found:
-            if not item.passing or now - self._troubled_since[item.where] > PATIENCE_S:
+            if not item.passing or now - self._troubled_since[item.where] > PASSING_S:
                 said = f"{item.where}: {item.what}\n{self._log_of(item.where)}"
                 raise StudyguideError(said.strip(), item.remedy)
 
@@ -280,6 +426,11 @@ class KubernetesCluster(Cluster):
     def note(self, event: Event) -> None:
         """Keep account of an event; what it says of files is true of ours at the end."""
         self._heard_by = math.inf
+        if event.stage == "start" and event.process in self._spoke:
+            self._before[event.process] = self._spoke.pop(event.process)
+        self._spoke[event.process] = max(event.end, self._spoke.get(event.process, 0.0))
+        if event.stage == "reclaim":
+            self._silent.setdefault(event.detail["from_worker"].partition("/")[0], event.start)
         if event.stage == "save":
             name = PurePosixPath(event.detail["path"]).name
             event.detail["path"] = str(self.settings.output / name)
@@ -304,9 +455,10 @@ class KubernetesCluster(Cluster):
                 raise StudyguideError(problem, "Run it again")
 
     def close(self) -> None:
-        """Delete all that was deployed, unless it is to be kept."""
+        """Delete what this run has created, unless it is to be kept."""
         if not self.keep:
-            self.kubectl.delete_namespace()
+            kinds = "namespaces" if self._owns_namespace else RESOURCES
+            self._patiently(lambda: self.kubectl.delete(kinds, f"{RUN}={self.run_id}"))
 
 
 def _load(manifests: bytes) -> list[Object]:
@@ -332,3 +484,33 @@ def _role(thing: Object) -> str:
     """The role that a workload's pods run; empty for all else."""
     template = thing.get("spec", {}).get("template", {})
     return str(_labels(template).get(ROLE, "")) if template else ""
+
+
+def _readiness(things: Iterable[Object]) -> str:
+    """How many of the pods are ready, in words."""
+    pods = [thing["status"].get("conditions", []) for thing in things if thing["kind"] == "Pod"]
+    ready = sum(
+        {"type": "Ready", "status": "True"}.items() <= it.items() for pod in pods for it in pod
+    )
+    return f"pods ready {ready} of {len(pods)}"
+
+
+def _is_lost(pod: Object) -> bool:
+    """Whether its node failed or threw it out."""
+    conditions = pod["status"].get("conditions", [])
+    return any(it.get("reason") in LOST and it["status"] == "True" for it in conditions)
+
+
+def _ends(pod: Object) -> int:
+    """How often the container of a pod has ended, when it should have gone on."""
+    states = pod["status"].get("containerStatuses", [])
+    codes = [it["state"]["terminated"]["exitCode"] for it in states if "terminated" in it["state"]]
+    is_job = any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
+    over = [code for code in codes if not (is_job and code in DONE)]
+    restarts: int = sum(state["restartCount"] for state in states)
+    return restarts + max(len(over), _is_lost(pod))
+
+
+def _seconds(text: str) -> float:
+    """A moment as the API gives it, in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()

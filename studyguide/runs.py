@@ -44,6 +44,7 @@ def run(
     logs: str | Path | None = None,
     backend: str = "local",
     keep: bool = False,
+    namespace: str = "",
     on_event: Callable[[Event], None] | None = None,
     chaos: Sequence[Chaos] = (),
     faults: Sequence[str] = (),
@@ -61,6 +62,8 @@ def run(
         Where d to g run: on processes of this machine, or on pods of kubectl's current context.
     keep : bool
         Leave the deployment on Kubernetes running at the end.
+    namespace : str, optional
+        Namespace on Kubernetes, which may exist; by default one of the run's own, which is deleted.
     on_event : callable, optional
         Is given each `Event` soon after it happened.
     chaos : sequence of callables, optional
@@ -111,7 +114,9 @@ def run(
         run_id = resume or f"{time.time_ns():x}"
         with _folder(run_id, resumable) as folder:
             _note(folder, approach, settings)
-            cluster = _kind(backend, keep)(checked, approach, folder, Recorder(events))
+            kind = _kind(backend, run_id=run_id, namespace=namespace, keep=keep)
+            cluster = kind(checked, approach, folder, Recorder(events))
+            checked = cluster.settings  # where pods run some of them are other ones
             cluster.run_id, cluster.chaos, cluster.faults = run_id, chaos, planted
             _run_cluster(chosen.on_cluster, cluster)
     _tell_unfinished(paths, events)
@@ -323,12 +328,12 @@ def _noted(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _kind(backend: str, keep: bool) -> Callable[[Settings, str, Path, Recorder], Cluster]:
+def _kind(backend: str, **options: Any) -> Callable[[Settings, str, Path, Recorder], Cluster]:
     if backend == "local":
         return LocalCluster
     from studyguide.kubernetes import KubernetesCluster
 
-    return partial(KubernetesCluster, keep=keep)
+    return partial(KubernetesCluster, **options)
 
 
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:

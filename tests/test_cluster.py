@@ -120,7 +120,7 @@ def test_a_redis_that_is_not_ours_is_never_killed(
     perform: Perform, shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", shared_server.url)
-    with pytest.raises(UsageError, match="not ours to kill"):
+    with pytest.raises(UsageError, match="is external; refusing to kill it"):
         perform("f", chaos=[KillRedis(after=0)])
     assert shared_server.alive
 

@@ -63,7 +63,7 @@ REFUSALS = [
     (
         ("missing namespace", "apply", "-f", "k/all.yaml"),
         'error when creating "k/all.yaml": namespaces "studyguide" not found',
-        "Deploy first: make -C k8s deploy A=e",
+        "Create it first: kubectl create namespace NAME",
     ),
     (
         ("job is immutable", "apply", "-f", "immutable.yaml"),
@@ -153,7 +153,7 @@ def test_a_message_is_short_whatever_kubectl_says(call: tuple[str, ...], install
         ),
         (
             "error: timed out waiting for the condition on namespaces/studyguide",
-            "See what holds it: kubectl describe namespace studyguide",
+            "See what holds it: kubectl describe namespace NAME",
         ),
         (
             "error: invalid configuration: no configuration has been provided, try setting "
@@ -203,7 +203,7 @@ def test_without_kubectl_it_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    error = error_of(Kubectl.current)
+    error = error_of(lambda: Kubectl.current("studyguide"))
     assert (error.exit_code, error.remedy) == (127, "Install kubectl, or use --backend local")
 
 
@@ -213,7 +213,7 @@ def test_without_kubectl_it_says_how_to_go_on(
 def test_the_current_context_is_asked_once_and_then_named_in_every_call(install: Install) -> None:
     replay = Replay("cluster")
     install(replay)
-    kubectl = Kubectl.current()
+    kubectl = Kubectl.current("studyguide")
     kubectl.answers()
     kubectl("version", "--output", "json")
     first, *others = replay.calls
@@ -225,7 +225,7 @@ def test_the_current_context_is_asked_once_and_then_named_in_every_call(install:
 
 def test_no_current_context_is_told(install: Install) -> None:
     install(Replay("no cluster"))
-    error = error_of(Kubectl.current)
+    error = error_of(lambda: Kubectl.current("studyguide"))
     assert (error.exit_code, error.stderr) == (1, "error: current-context is not set\n")
     assert error.remedy == "Choose one: kubectl config use-context NAME"
 
@@ -247,7 +247,7 @@ def test_a_cluster_that_is_gone_is_told_by_the_real_kubectl_within_seconds(
     (tmp_path / "config").write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     start = time.monotonic()
-    error = error_of(Kubectl.current().answers)
+    error = error_of(Kubectl.current("studyguide").answers)
     assert time.monotonic() - start < 30
     assert "The connection to the server 127.0.0.1:1 was refused" in str(error)
     assert "Start the cluster" in error.remedy

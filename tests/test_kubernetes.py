@@ -1,6 +1,7 @@
 """Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
 
 import base64
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
-from small_cluster import ROLE, WHERE, SmallCluster
+from small_cluster import NAMESPACE, ROLE, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
 import studyguide
@@ -72,14 +73,17 @@ def test_a_run_on_pods_saves_the_same_pixels_and_leaves_nothing_behind(
     assert report.timeline.of("death") == []
     assert cluster.is_empty
     assert processes_with(str(cluster.folder)) == []
-    assert capsys.readouterr().err == "context small, namespace studyguide\n"
-    assert_only_what_was_shown_is_touched(cluster)
+    told = capsys.readouterr().err
+    shown = re.fullmatch(r"context small, namespace (studyguide-[0-9a-f]+)\n", told)
+    assert shown
+    assert_only_one_namespace_is_touched(cluster, shown[1])
 
 
-def assert_only_what_was_shown_is_touched(cluster: SmallCluster) -> None:
+def assert_only_one_namespace_is_touched(cluster: SmallCluster, namespace: str) -> None:
     calls = [call for call in cluster.calls if call[0] not in ("config", "kustomize")]
     assert len(calls) > 10
-    assert [call for call in calls if call[:4] != WHERE] == []
+    where = ["--context", "small", "--namespace", namespace]
+    assert [call for call in calls if call[:4] != where] == []
 
 
 def test_context_and_namespace_are_shown_before_the_cluster_is_asked_for_anything(
@@ -101,7 +105,8 @@ def test_context_and_namespace_are_shown_before_the_cluster_is_asked_for_anythin
         pytest.raises(ToolError, match="Ask for the right"),
     ):
         perform("d", two_images, tmp_path)
-    assert shown == ["context work, namespace studyguide\n"]
+    (told,) = shown
+    assert re.fullmatch(r"context work, namespace studyguide-[0-9a-f]+\n", told)
 
 
 def test_each_run_has_a_password_of_its_own(
@@ -111,21 +116,24 @@ def test_each_run_has_a_password_of_its_own(
     lesson = base64.b64encode(b"blurred-lines").decode()
     for _ in range(2):
         perform("e", two_images, tmp_path, keep=True)
-        (secret,) = (thing for (kind, _), thing in cluster.objects.items() if kind == "Secret")
+    for space in cluster.namespaces.values():
+        (secret,) = (thing for (kind, _), thing in space.objects.items() if kind == "Secret")
         found.add(secret["data"]["REDIS_PASSWORD"])
     assert len(found - {lesson}) == 2
 
 
-def test_a_deployment_is_kept_if_wanted_and_makes_way_for_the_next(
+def test_a_deployment_is_kept_if_wanted_and_no_other_run_touches_it(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
     perform("d", two_images, tmp_path, keep=True)
+    kept = list(cluster.namespaces)
     assert len(cluster.names("sequential")) == 1
-    left = cluster.folder / "data" / "output" / "d_distributed_sequential" / "left.png"
+    left = cluster.data / "output" / "d_distributed_sequential" / "left.png"
     shutil.copy(two_images / "cloud.png", left)
     assert perform("d", two_images, tmp_path).pixels() == expected
     assert "left.png" not in saved_by("d", tmp_path)
-    assert cluster.is_empty
+    assert list(cluster.namespaces) == kept
+    assert left.exists()
 
 
 # a worker dies
@@ -204,7 +212,7 @@ def shown(pod: str) -> list[Object]:
 @pytest.mark.parametrize(
     ("pod", "message"),
     [
-        ("crash-loop", "crashes again and again, the last time with exit code 3. Mend what"),
+        ("crash-loop", "crashes again and again, the last time with exit code 3. Fix what"),
         ("image-missing", "not found. Build and load the image: make -C k8s image load."),
         ("unschedulable", "Too few free cores or too little memory: use fewer workers or a larger"),
     ],
@@ -217,7 +225,7 @@ def test_what_keeps_a_pod_from_its_work_is_told_with_its_remedy(
     cluster: SmallCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
     cluster.extra = shown(pod)
     with pytest.raises(StudyguideError) as caught:
         perform("d", two_images, tmp_path)
@@ -277,14 +285,12 @@ def test_a_job_that_ran_out_of_memory_is_told_so_and_not_to_mend_what_its_log_te
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
     cluster.program = ["sh", "-c", "exit 2", "studyguide"]
-    apply = cluster._apply
 
-    def run_out(items: list[Object]) -> bytes:
+    def run_out(items: list[Object]) -> None:
         if any(item["kind"] == "Job" for item in items):
             cluster.extra = shown("oom")
-        return apply(items)
 
-    cluster._apply = run_out  # type: ignore[method-assign]
+    cluster.on_create = run_out
     with pytest.raises(StudyguideError, match=r"pod/oom: .*memory.*Give it more memory in k8s/"):
         perform("d", two_images, tmp_path)
 
@@ -303,7 +309,7 @@ def test_a_job_that_fails_is_told_with_the_end_of_its_log(
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
     cluster.program = ["sh", "-c", "echo unrecognized arguments: --new >&2; exit 2", "studyguide"]
-    with pytest.raises(StudyguideError, match=r"(?s)job/sequential: .*arguments: --new.*Mend"):
+    with pytest.raises(StudyguideError, match=r"(?s)job/sequential: .*arguments: --new.*Fix what"):
         perform("d", two_images, tmp_path)
     assert cluster.is_empty
 
@@ -311,7 +317,7 @@ def test_a_job_that_fails_is_told_with_the_end_of_its_log(
 def test_a_job_that_ends_without_a_word_of_its_images_is_told(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
     cluster.program = ["true"]
     said = r"job/sequential: has ended without a word of cloud\.png, grain\.png"
     with pytest.raises(StudyguideError, match=said):
@@ -322,7 +328,7 @@ def test_pods_that_never_get_ready_are_told(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubernetes, "START_S", 0.2)
-    monkeypatch.setattr(cluster, "_status", lambda thing: {"phase": "Bound"})
+    cluster.never_ready = True
     with pytest.raises(StudyguideError, match=r"Not ready after 0\.2 s: files\. Run"):
         perform("d", two_images, tmp_path)
     assert cluster.is_empty
@@ -334,7 +340,7 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
     cluster: SmallCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
     (pod,) = shown("crash-loop")
 
     def crash(running: Cluster) -> None:
@@ -342,7 +348,7 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
         cluster.extra = [pod]
 
     cluster.program = ["sh", "-c", "echo cannot reach redis >&2; exec sleep 60", "studyguide"]
-    said = r"(?s)pod/sequential-\w+: crashes again and again.*cannot reach redis.*Mend what its log"
+    said = r"(?s)pod/sequential-\w+: crashes again and again.*cannot reach redis.*Fix what its log"
     with pytest.raises(StudyguideError, match=said):
         perform("d", two_images, tmp_path, chaos=[crash])
 
@@ -350,8 +356,8 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
 def test_outputs_that_arrive_damaged_once_are_fetched_again(
     pods: KubernetesCluster, two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
-    pods.kubectl.apply(pods._objects)
-    shutil.copytree(two_images, cluster.folder / "data" / "output" / "e_distributed_queue")
+    pods.kubectl.create(pods._objects)
+    shutil.copytree(two_images, cluster.data / "output" / "e_distributed_queue")
 
     def cut(archive: bytes) -> bytes:
         cluster.spoil = bytes
@@ -378,8 +384,8 @@ def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
 def test_an_image_that_is_not_what_its_pod_saved_is_an_error(
     pods: KubernetesCluster, two_images: Path, cluster: SmallCluster
 ) -> None:
-    pods.kubectl.apply(pods._objects)
-    there = cluster.folder / "data" / "output" / "e_distributed_queue"
+    pods.kubectl.create(pods._objects)
+    there = cluster.data / "output" / "e_distributed_queue"
     shutil.copytree(two_images, there)
     detail = {"path": "/data/output/grain.png", "pixels_sha256": "0" * 64}
     pods.note(Event("save", 0, 1, "assembler-1", "main", "grain.png", detail=detail))
@@ -474,7 +480,7 @@ def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     assert len(cluster.names("worker")) == 4
     assert not set(in_e) & set(cluster.names("worker")), "they would take part in f"
     assert cluster.names("coordinator") == []
-    shutil.copy(tmp_path / "own" / "big.png", cluster.folder / "data" / "input")
+    shutil.copy(tmp_path / "own" / "big.png", cluster.data / "input")
 
     assert "job coordinator is complete" in make("run", "A=f")
     assert "1 images came whole, of 1" in make("fetch", "A=f", *places)
@@ -494,7 +500,7 @@ def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     assert " assemble " in make("logs-assembler")
     make("clean", "A=f")
     assert cluster.is_empty
-    assert_only_what_was_shown_is_touched(cluster)
+    assert_only_one_namespace_is_touched(cluster, NAMESPACE)
 
 
 def test_make_run_tells_why_a_job_failed(cluster: SmallCluster) -> None:

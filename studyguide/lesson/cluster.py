@@ -51,7 +51,7 @@ class OnCluster:
         self._start = 0.0  # of that run
         records, folder = os.environ.get("RECORD") == "1", self._folder()
         try:
-            kubectl = Kubectl.current()
+            kubectl = Kubectl.current(f"studyguide-{time.time_ns():x}")
             kubectl.answers()
         except ToolError as error:
             if records:
@@ -123,12 +123,18 @@ class OnCluster:
         """
         if not self.kubectl:
             return self._replay_run()
+        self.kubectl.delete_namespace()  # that of an earlier run of this lesson
         step: Step = {"kind": "run", "commands": []}
         step["options"] = {name: _plain(value) for name, value in options.items()}
         self._during, self._start = step["commands"], time.monotonic()
         try:
             with _watching(self.kubectl, self._start) as step["watch"]:
-                report = self.lesson.run(backend="kubernetes", keep=True, **options)
+                report = self.lesson.run(
+                    backend="kubernetes",
+                    keep=True,
+                    namespace=self.kubectl.namespace,
+                    **options,
+                )
         finally:
             self._during = None
         if self._new:
