@@ -456,19 +456,29 @@ class Little:
     rate: float
     wait_s: float
 
+    def wait_at(self, depth: float) -> float:
+        """Wall seconds that a tile would be in a queue of this mean depth at the same rate."""
+        return depth / self.rate if self.rate else 0.0
+
 
 def little(timeline: Timeline) -> Little:
-    """Measure both sides of Little's law, each on its own, while the queue was in use."""
+    """Measure both sides of Little's law, each on its own, while the queue was in use.
+
+    A tile that is taken before its `put` returns is never in the queue.
+    """
     puts: dict[tuple[str, int], float] = {}
     taken: dict[tuple[str, int], float] = {}
     for times, stage in ((puts, "enqueue"), (taken, "wait")):
         for event in timeline.of(stage):
             if event.tile >= 0:
                 times.setdefault((event.image, event.tile), event.end)
-    waits = [max(0.0, taken[tile] - put) for tile, put in puts.items() if tile in taken]
-    curve = timeline.queue_depth()
-    open_s = curve[-1][0] - curve[0][0] if curve else 0.0
-    if not waits or not open_s:
+    stays = [(min(put, taken[tile]), taken[tile]) for tile, put in puts.items() if tile in taken]
+    changes = sorted(change for put, end in stays for change in ((put, 1), (end, -1)))
+    open_s = changes[-1][0] - changes[0][0] if changes else 0.0
+    if not open_s:
         return Little(0.0, 0.0, 0.0)
-    depth = sum(tiles * (after - at) for (at, tiles), (after, _) in pairwise(curve)) / open_s
-    return Little(depth, len(waits) / open_s, sum(waits) / len(waits))
+    area = depth = 0.0
+    for (at, step), (after, _) in pairwise(changes):
+        depth += step
+        area += depth * (after - at)
+    return Little(area / open_s, len(stays) / open_s, sum(e - put for put, e in stays) / len(stays))

@@ -90,3 +90,8 @@ def window(image: Pixels, tile: Tile, radius: int) -> Pixels:
     rows[:, x1 - left :] = image[y0:y1, x1 - 1 : x1]
     copy[: y0 - top], copy[y1 - top :] = rows[0], rows[-1]
     return copy
+
+
+def halo_share(tile_size: int, radius: int) -> float:
+    """Pixels of a square tile's halo, on all four sides, as a share of the pixels of its core."""
+    return (tile_size + 2 * radius) ** 2 / tile_size**2 - 1

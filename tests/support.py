@@ -15,6 +15,7 @@ from PIL import Image
 
 from studyguide.settings import Blur
 from studyguide.tiles import Pixels
+from studyguide.timeline import Event, Timeline
 from studyguide.work import ImageJob
 
 T = TypeVar("T")
@@ -99,6 +100,20 @@ def folder_of_mode(mode: int) -> Iterator[Path]:
         finally:
             os.seteuid(user)
             folder.chmod(0o700)
+
+
+def lane_events(*spans: str, cpu: float = 1.0) -> Timeline:
+    """A timeline from lines such as "load main 0 1 a.png": stage, lane, start, end, image, tile.
+
+    `cpu` is the CPU seconds of each wall second.
+    """
+    events = []
+    for span in spans:
+        stage, lane, start, end, *what = span.split()
+        image, tile = [*what, "", "-1"][0], int([*what, "-1", "-1"][1])
+        spent = {"cpu_s": cpu * (float(end) - float(start))}
+        events.append(Event(stage, float(start), float(end), "main", lane, image, tile, 1, spent))
+    return Timeline(events)
 
 
 def failing(function: Callable[..., Any], nth: int, error: BaseException) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from studyguide.lesson import (
     copy_images,
     covered,
     durations,
+    fastest,
     free_cores,
     gallery,
     heat_map,
@@ -154,6 +156,13 @@ def test_both_clocks_of_a_call_are_read() -> None:
     assert asleep.wall_s >= 0.05
     assert asleep.cores < 1
     assert Spent(wall_s=2.0, cpu_s=3.0).cores == 1.5
+
+
+def test_fastest_calls_are_found_alternately() -> None:
+    called: list[str] = []
+    found = fastest({name: partial(called.append, name) for name in "ab"}, repeats=3)
+    assert called == ["a", "b"] * 3
+    assert set(found) == {"a", "b"}
 
 
 def test_the_median_run_is_of_the_lesson_s_own_approach(lesson: Lesson) -> None:

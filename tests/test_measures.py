@@ -348,4 +348,14 @@ def test_both_sides_of_littles_law_agree_and_are_measured_apart() -> None:
     found = little(Timeline(queue))
     assert (found.depth, found.rate, found.wait_s) == (8 / 5, 4 / 5, 2.0)
     assert found.depth == pytest.approx(found.rate * found.wait_s)
-    assert little(NOTHING).depth == 0.0
+    assert found.wait_at(4) == 5
+    assert little(NOTHING).depth == little(NOTHING).wait_at(4) == 0.0
+
+
+def test_littles_law_holds_where_tiles_are_taken_before_put_returns() -> None:
+    ends = [(3.0, 1.0), (4.0, 2.0), (2.0, 6.0), (1.0, 7.0)]  # of enqueue, of wait
+    queue = [event("enqueue", 0, put, tile=n, lane=f"c{n}") for n, (put, _) in enumerate(ends)]
+    queue += [event("wait", 0, got, tile=n, lane="w") for n, (_, got) in enumerate(ends)]
+    found = little(Timeline(queue))
+    assert found.depth == pytest.approx(found.rate * found.wait_s)
+    assert found.wait_s == (0 + 0 + 4 + 6) / 4

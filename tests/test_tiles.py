@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from studyguide.tiles import Pixels, Tile, grid, window
+from studyguide.tiles import Pixels, Tile, grid, halo_share, window
 
 SAMPLES = Path(__file__).parents[1] / "images" / "input"
 # Width, height and number of tiles of 256 pixels, of the five images that the course comes with.
@@ -19,6 +19,14 @@ SAMPLE_SIZES = [
     (496, 608, 6),
     (1470, 614, 18),
 ]
+
+
+def test_share_of_the_halo_is_what_windows_have_beyond_their_cores() -> None:
+    tile, radius = Tile(0, 0, 8, 0, 8), 4
+    extra = window(np.zeros((8, 8), np.uint8), tile, radius).size - 8 * 8
+    assert halo_share(8, radius) == extra / 64
+    assert halo_share(8, 0) == 0
+
 
 sides = st.integers(1, 40)
 tile_sizes = st.integers(1, 50)
