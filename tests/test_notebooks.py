@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from refresh_notebooks import NOTEBOOKS, canonical_text, refresh
+from refresh_notebooks import NOTEBOOKS, canonical_text, refresh, state_run_all
 
 # How many cells of each lesson nbval compares. A number may grow, and never shrink.
 COMPARED: dict[str, int] = {
@@ -104,6 +104,37 @@ def test_lesson_is_stored_in_its_canonical_form(path: Path) -> None:
 def test_every_lesson_states_how_many_of_its_cells_are_compared() -> None:
     lessons = {path.name: code_cells(nbformat.read(path, as_version=4)) for path in LESSONS}
     assert {name: sum(map(is_compared, cells)) for name, cells in lessons.items()} == COMPARED
+
+
+TIME = re.compile(
+    r"^\| Time \| (\d+) minutes; (?:(\d+) with the exercises|there are no exercises); "
+    r"\*Run All\*: (\d+) s on (?:\d+|two) cores \|$",
+    re.MULTILINE,
+)
+
+
+def times() -> dict[str, tuple[int, int]]:
+    """Minutes without and with the exercises, as each lesson states them."""
+    found = {}
+    for path in LESSONS:
+        match = TIME.search(nbformat.read(path, as_version=4).cells[0].source)
+        assert match, f"{path.name} does not state its times in the form that CONTRIBUTING names"
+        alone, exercises, _ = match.groups()
+        found[path.name] = (int(alone), int(exercises or alone))
+    return found
+
+
+def test_lessons_state_their_times_and_the_readme_their_sums() -> None:
+    alone, exercises = (sum(column) for column in zip(*times().values(), strict=True))
+    hours = f"{alone / 60:.0f} hours to read and run, {exercises / 60:.0f} with the exercises"
+    readme = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+    assert hours in " ".join(readme.split())
+
+
+def test_time_of_run_all_is_measured_and_not_typed(notebook: NotebookNode) -> None:
+    notebook.cells[0].source = "| Time | 5 minutes; *Run All*: 99 s on two cores |"
+    state_run_all(notebook, 11.2)
+    assert re.search(r"\*Run All\*: 15 s on \d+ cores \|$", notebook.cells[0].source)
 
 
 def never_executed(notebook: NotebookNode) -> None:

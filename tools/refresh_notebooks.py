@@ -3,10 +3,13 @@
 Usage: ``python tools/refresh_notebooks.py [notebook ...]``, by default all of notebooks/.
 
 The form leaves out what says nothing to a reader and differs from one execution to the next:
-timestamps, random cell ids, widget state, paths in tracebacks. A notebook is replaced only when
-all of its cells have succeeded.
+timestamps, random cell ids, widget state, paths in tracebacks. The time of the execution is written
+into the notebook's head. A notebook is replaced only when all of its cells have succeeded.
 """
 
+import math
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -42,6 +45,13 @@ def canonical_text(notebook: NotebookNode) -> str:
     return f"{nbformat.writes(notebook)}\n"
 
 
+def state_run_all(notebook: NotebookNode, seconds: float) -> None:
+    """Write into the head how long the execution took, rounded up to five seconds."""
+    said = f"*Run All*: {5 * math.ceil(seconds / 5)} s on {os.cpu_count()} cores"
+    head = notebook.cells[0]
+    head.source = re.sub(r"\*Run All\*: .*? cores", said, head.source)
+
+
 def refresh(path: Path) -> None:
     """Execute one notebook in its own folder and replace its file; exit if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
@@ -58,10 +68,12 @@ def refresh(path: Path) -> None:
         on_cell_execute=lambda cell, cell_index: started.append(cell_index),
     )
     client.comm_open_handlers = {}  # with nbclient's own, cells with an Output widget may stall
+    start = time.perf_counter()
     try:
         client.execute()
     except (CellControlSignal, DeadKernelError) as error:
         sys.exit(f"{path}, cell-{started[-1]:02d}: {error}")
+    state_run_all(notebook, time.perf_counter() - start)
     with atomic(path) as file:
         file.write(canonical_text(notebook).encode())
 
