@@ -16,7 +16,7 @@ from studyguide.errors import StudyguideError, UsageError, explained
 from studyguide.queues import Link
 from studyguide.timeline import Event
 
-ALIVE_S = 60.0  # longer than a heart waits for an absent Redis: nobody is healed by being killed
+ALIVE_S = 60.0  # at least; a heart touches its file three times in each visibility timeout
 COUNTED = {"blur": "done", "reclaim": "redelivered", "retry": "retried", "dead": "dead"}
 HELD, LET_GO = "wait", ("transfer", "retry", "dead")
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # bounds of the histograms
@@ -56,7 +56,12 @@ class Metrics:
 
 
 def serve(
-    address: str, metrics: Metrics, link: Link, depth: Callable[[Any], Any], alive: Path
+    address: str,
+    metrics: Metrics,
+    link: Link,
+    depth: Callable[[Any], Any],
+    alive: Path,
+    alive_s: float = ALIVE_S,
 ) -> None:
     """Answer /metrics, /healthz and /readyz at `[HOST:]PORT` for as long as this process lives.
 
@@ -72,6 +77,8 @@ def serve(
         Asks a client of Redis how many tiles are queued.
     alive : Path
         The file that the heart touches: /healthz is its age, whatever Redis does.
+    alive_s : float
+        Seconds for which that file may be left untouched.
     """
     from prometheus_client import make_wsgi_app
     from prometheus_client.exposition import ThreadingWSGIServer
@@ -84,7 +91,7 @@ def serve(
     metrics.depth.set_function(lambda: ask(depth, float("nan")))
     pages: Callable[..., Iterable[bytes]] = make_wsgi_app(metrics.registry)
     checks: dict[str, Callable[[], bool]] = {
-        "/healthz": lambda: alive.exists() and time.time() - alive.stat().st_mtime < ALIVE_S,
+        "/healthz": lambda: alive.exists() and time.time() - alive.stat().st_mtime < alive_s,
         "/readyz": lambda: bool(ask(lambda client: client.ping(), 0.0)),
     }
 

@@ -37,6 +37,7 @@ GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of ea
 PASSING = ("MISCONF", "maxmemory")
 # Signs that a stream or its group is gone: the server lost its data, before or during a read.
 LOST = ("NOGROUP", "UNBLOCKED")
+LONGEST_PAUSE_S = 1.5  # between two tries while Redis is away
 BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
 
 
@@ -92,6 +93,7 @@ class Link:
     patience_s: float = 30.0  # for so long an operation is tried again before `QueueError`
     stop: threading.Event = field(default_factory=threading.Event)  # ends it with `Cancelled`
     slack_s: float = 0.5  # an answer that is later tells that the server was not healthy
+    waiting: Callable[[], object] = lambda: None  # called before each further try
 
     def __post_init__(self) -> None:
         self.healthy_since = time.monotonic()  # since when every answer came, and in time
@@ -117,9 +119,10 @@ class Link:
             except redis.RedisError as error:
                 self.healthy_since = time.monotonic()
                 self._judge(error, time.monotonic() > deadline)
+            self.waiting()
             if self.stop.wait(pause * random.uniform(0.5, 1.5)):
                 raise Cancelled
-            pause = min(2 * pause, 1.0)
+            pause = min(2 * pause, LONGEST_PAUSE_S / 1.5)
 
     def _judge(self, error: redis.RedisError, too_late: bool) -> None:
         """Return if trying again may help; raise if not."""
@@ -196,18 +199,31 @@ class Queue:
 
     def state(self, job: ImageJob) -> str:
         """How the image ended; empty while it has not."""
-        found = self.link(lambda client: client.get(f"{self.prefix}state:{job.key}"))
-        return (found or b"").decode()
+        (found,) = self.states([job])
+        return found
+
+    def states(self, jobs: Sequence[ImageJob]) -> list[str]:
+        """How each of these images ended, in one call however many they are."""
+        keys = [f"{self.prefix}state:{job.key}" for job in jobs]
+        found = self.link(lambda client: client.mget(keys)) if keys else []
+        return [(state or b"").decode() for state in found]
 
 
 # --- e: at most once -----------------------------------------------------------------------------
 
 
+@dataclass
 class ListQueue(Queue):
     """Redis lists `tasks` and `results`; what is popped exists in its worker's memory only.
 
-    The set `received` lets the coordinator see how far a run is.
+    The set `received` lets the coordinator see how far a run is. Whoever takes messages under a
+    name counts in `turn:<name>` how often it asked; that key is gone when nobody has renewed it for
+    `ttl_s`. It tells the coordinator who is alive and may have a message in hand, and nothing else:
+    a list has no acknowledgement.
     """
+
+    name: str = ""  # under which messages are taken
+    ttl_s: float = 3.0
 
     def put(self, name: str, message: bytes) -> None:
         """Append a message to the list `tasks` or `results`."""
@@ -215,17 +231,60 @@ class ListQueue(Queue):
 
     def take(self, name: str) -> bytes | None:
         """Pop the oldest message, or None after `BLOCK_S`; from here on it is ours alone."""
-        popped = self.link(lambda client: client.brpop([self.prefix + name], BLOCK_S), BLOCK_S)
+
+        def ask(client: Any) -> Any:
+            pipe = client.pipeline(transaction=False)
+            if self.name:
+                pipe.incr(f"{self.prefix}turn:{self.name}")
+                self._renew(pipe, self.name, self.ttl_s)
+            pipe.brpop([self.prefix + name], BLOCK_S)
+            return pipe.execute()[-1]
+
+        popped = self.link(ask, BLOCK_S)
         return popped[1] if popped else None
+
+    def beat(self, _list: str, name: str, ttl_s: float, _entries: Sequence[str]) -> None:
+        """Say that whoever takes messages under this name is alive."""
+
+        def say(client: Any) -> None:
+            pipe = client.pipeline(transaction=False)
+            pipe.set(f"{self.prefix}turn:{name}", 0, nx=True)  # a server that died forgot it
+            self._renew(pipe, name, ttl_s)
+            pipe.execute()
+
+        self.link(say)
+
+    def _renew(self, pipe: Any, name: str, ttl_s: float) -> None:
+        pipe.pexpire(f"{self.prefix}turn:{name}", int(ttl_s * 1000))
+        pipe.sadd(f"{self.prefix}names", name)
+
+    def stop_beating(self, name: str) -> None:
+        """Say that this name is leaving."""
+        self.link(lambda client: client.delete(f"{self.prefix}turn:{name}"))
+
+    def turns(self) -> dict[str, int]:
+        """How often everybody who is alive has asked for a message.
+
+        A server that lost its data since the last call has forgotten them: it was not healthy.
+        """
+
+        def ask(client: Any) -> Any:
+            if client.set(f"{self.prefix}known", 1, nx=True):
+                self.link.healthy_since = time.monotonic()
+            names = sorted(client.smembers(f"{self.prefix}names"))
+            keys = [f"{self.prefix}turn:".encode() + name for name in names]
+            return zip(names, client.mget(keys) if keys else [], strict=True)
+
+        return {name.decode(): int(turn) for name, turn in self.link(ask) if turn is not None}
 
     def length(self, name: str) -> int:
         """Messages that wait in a list."""
         return int(self.link(lambda client: client.llen(self.prefix + name)))
 
-    def note_received(self, job: ImageJob, tile: Tile) -> None:
-        """The assembler has this tile."""
-        member = f"{job.key}:{tile.index}"
-        self.link(lambda client: client.sadd(f"{self.prefix}received", member))
+    def note_received(self, job: ImageJob, *tiles: Tile) -> None:
+        """The assembler has these tiles."""
+        members = _members(job, tiles)
+        self.link(lambda client: client.sadd(f"{self.prefix}received", *members))
 
     def forget_received(self) -> None:
         """A new assembler has nothing: what the one before it held in memory is gone."""
@@ -237,8 +296,13 @@ class ListQueue(Queue):
 
     def missing(self, job: ImageJob) -> list[Tile]:
         """Tiles of a job that the assembler does not have."""
-        found = self.link(lambda client: client.smembers(f"{self.prefix}received"))
-        return [tile for tile in job.tiles if f"{job.key}:{tile.index}".encode() not in found]
+        members = _members(job, job.tiles)
+        found = self.link(lambda client: client.smismember(f"{self.prefix}received", members))
+        return [tile for tile, there in zip(job.tiles, found, strict=True) if not there]
+
+
+def _members(job: ImageJob, tiles: Iterable[Tile]) -> list[str]:
+    return [f"{job.key}:{tile.index}" for tile in tiles]
 
 
 # --- f and g: at least once ----------------------------------------------------------------------

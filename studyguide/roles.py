@@ -15,7 +15,7 @@ from studyguide import service
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.errors import Cancelled
 from studyguide.faults import Fault
-from studyguide.metrics import Metrics
+from studyguide.metrics import ALIVE_S, Metrics
 from studyguide.metrics import serve as serve_metrics
 from studyguide.queues import Link, ListQueue, StreamQueue
 from studyguide.settings import Settings
@@ -52,8 +52,14 @@ class Role:
     def link(self, stop: threading.Event) -> Link:
         """A connection of its own for each thread."""
         delivery = self.settings.delivery
-        slack_s = min(0.5, delivery.visibility_s / 2)  # a longer pause may look like lapsed leases
-        return Link(self.redis_url, delivery.patience_s, stop, slack_s)
+        slack_s = delivery.visibility_s / 2  # a longer pause may look like lapsed leases
+        slack_s = slack_s if self.approach == "e" else min(0.5, slack_s)
+        return Link(self.redis_url, delivery.patience_s, stop, slack_s, self.show_life)
+
+    def show_life(self) -> None:
+        """Touch that file: this process turns, even while it waits for Redis."""
+        self.alive.parent.mkdir(parents=True, exist_ok=True)
+        self.alive.touch()
 
 
 def serve(role: Role) -> int:
@@ -65,6 +71,7 @@ def serve(role: Role) -> int:
     """
     stop = threading.Event()
     _set_on_signals(stop)
+    role.show_life()
     metrics = _serve_metrics(role) if role.metrics else None
     clock = Clock(role.link(stop).server_time()) if role.redis_url else Clock()
     sink = _Sink(EventFile(role.folder / "events", role.name), role.run_id, metrics)
@@ -111,6 +118,7 @@ def _serve_metrics(role: Role) -> Metrics:
         Link(role.redis_url, patience_s=0.0),
         lambda client: client.llen(tasks) if listed else client.xlen(tasks),
         role.alive,
+        max(ALIVE_S, role.settings.delivery.visibility_s),
     )
     return metrics
 
@@ -142,13 +150,18 @@ def _warm_up(role: Role) -> None:
 
 
 def _serve_list(role: Role, run: Run, stop: threading.Event) -> None:
-    queue = ListQueue(role.link(stop), role.prefix)
-    if role.role == "coordinator":
-        service.coordinate_list(run, queue, stop)
-    elif role.role == "worker":
-        service.work_list(run, queue, stop, role.faults)
-    else:
-        service.assemble_list(run, queue, stop)
+    visibility_s = role.settings.delivery.visibility_s
+    queue = ListQueue(role.link(stop), role.prefix, role.name, visibility_s)
+    heart = service.Heart(ListQueue(role.link(stop), role.prefix), visibility_s, role.alive)
+    if role.role != "coordinator":
+        heart.watch("", role.name)
+    with _beating(heart, stop):
+        if role.role == "coordinator":
+            service.coordinate_list(run, queue, stop)
+        elif role.role == "worker":
+            service.work_list(run, queue, stop, role.faults)
+        else:
+            service.assemble_list(run, queue, stop)
 
 
 def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:

@@ -25,7 +25,14 @@ from studyguide import images, work
 from studyguide.checkpoint import Store
 from studyguide.errors import Cancelled, ImageError, MessageError, QueueError, ToolError
 from studyguide.faults import Fault, strike
-from studyguide.queues import Announcement, Lease, ListQueue, StreamQueue
+from studyguide.queues import (
+    LONGEST_PAUSE_S,
+    Announcement,
+    Lease,
+    ListQueue,
+    Queue,
+    StreamQueue,
+)
 from studyguide.tiles import Tile
 from studyguide.timeline import Recorder
 from studyguide.work import (
@@ -65,7 +72,7 @@ def _paths(run: Run, stop: threading.Event) -> Iterator[Path]:
 
 def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
     """Queue the tiles of all images with their pixels, then watch until each image has ended."""
-    jobs = []
+    jobs, hands = [], Hands(queue, run.settings.delivery.visibility_s)
     for path in _paths(run, stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
@@ -77,18 +84,22 @@ def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
                         time.sleep(0.005)
                         detail["full_s"] = round(run.recorder.clock() - begun, 6)
                     queue.put("tasks", work.encode(task))
-    _watch_list(run, queue, jobs, stop)
+    _watch_list(run, queue, jobs, hands, stop)
     if stop.is_set():
         raise Cancelled
 
 
-def _watch_list(run: Run, queue: ListQueue, jobs: list[ImageJob], stop: threading.Event) -> None:
-    """Nobody tells us of a lost tile: all we can do is to give up after a long enough silence."""
+def _watch_list(
+    run: Run, queue: ListQueue, jobs: list[ImageJob], hands: "Hands", stop: threading.Event
+) -> None:
+    """Nobody reports a lost tile: give up after a long silence in which all hands are empty."""
     silence = Silence(run.settings.delivery.quiet_s)
     while jobs and not stop.wait(POLL_S):
-        jobs = [job for job in jobs if not queue.state(job)]
+        turns = queue.turns()
+        jobs = _without_end(queue, jobs)
         waiting = queue.length("tasks") + queue.length("results")
-        if silence.lasts((queue.count_received(), waiting, len(jobs))) and not waiting:
+        state = (queue.count_received(), waiting, len(jobs))
+        if all([silence.lasts(state), hands.are_empty(turns, state), not waiting]):
             begun = run.recorder.clock() - silence.seconds
             for job in jobs:
                 _give_up(run, queue, job, begun)
@@ -135,6 +146,37 @@ class Silence:
         return False
 
 
+class Hands:
+    """Tells when nobody who is alive has a message in hand, from how often each asked for one.
+
+    Who asks again has nothing in hand. All have to ask again twice: a result may be on its way from
+    a worker to the assembler while both ask for the first time. A server that was away may have
+    forgotten who is alive; after `beat_s` all have said so again.
+    """
+
+    def __init__(self, queue: ListQueue, beat_s: float) -> None:
+        queue.turns()
+        self._link = queue.link
+        self._began = self._link.healthy_since
+        self._time_s = beat_s + LONGEST_PAUSE_S
+        self._before: dict[str, int] = {}
+        self._rounds = 0
+        self._last: object = None
+
+    def are_empty(self, turns: dict[str, int], state: object) -> bool:
+        """Whether all of `turns`, looked up before `state`, advanced twice and `state` did not."""
+        troubled = self._link.healthy_since
+        recovers = troubled != self._began and time.monotonic() - troubled < self._time_s
+        if state != self._last or recovers:
+            self._last, self._before, self._rounds = state, {}, 0
+            return False
+        self._before = {**turns, **self._before}
+        if all(turn != self._before[name] for name, turn in turns.items()):
+            self._rounds += 1
+            self._before = {}  # the next round begins with the next look
+        return self._rounds >= 2
+
+
 def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequence[Fault]) -> None:
     """Pop a tile, blur it, push the result. Whoever dies in between takes the tile along."""
     recorder = run.recorder
@@ -155,18 +197,20 @@ def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequenc
 def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
     """Collect results; save each image of which every tile has come."""
     canvases: dict[str, Canvas] = {}
+    placed: dict[ImageJob, set[int]] = {}
     states: dict[ImageJob, str] = {}
     queue.forget_received()
     while not stop.is_set():
         message = queue.take("results")
         if message is None:
-            for job, state in states.items():
-                queue.set_state(job, state)  # again: a server that died has forgotten it
+            if queue.count_received() != sum(map(len, placed.values())):
+                _say_again(queue, placed, states)
             continue
         result = work.decode_result(message)
         job = result.job
         canvas = canvases.setdefault(job.key, Canvas(job))
         complete = canvas.add(result, run.recorder)
+        placed.setdefault(job, set()).add(result.tile.index)
         queue.note_received(job, result.tile)
         if complete:
             states[job] = "failed"
@@ -175,6 +219,16 @@ def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
                 states[job] = "saved"
             queue.set_state(job, states[job])
             del canvases[job.key]
+
+
+def _say_again(
+    queue: ListQueue, placed: dict[ImageJob, set[int]], states: dict[ImageJob, str]
+) -> None:
+    """A server that died has forgotten what the assembler has, and how images ended."""
+    for job, tiles in placed.items():
+        queue.note_received(job, *(job.tiles[index] for index in tiles))
+    for job, state in states.items():
+        queue.set_state(job, state)
 
 
 # --- f and g: a stream with leases, a checkpoint, retries ----------------------------------------
@@ -204,8 +258,8 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
     queue.reap()
 
 
-def _without_end(queue: StreamQueue, jobs: list[ImageJob]) -> list[ImageJob]:
-    return [job for job in jobs if not queue.state(job)]
+def _without_end(queue: Queue, jobs: list[ImageJob]) -> list[ImageJob]:
+    return [job for job, state in zip(jobs, queue.states(jobs), strict=True) if not state]
 
 
 def _restore(run: Run, queue: StreamQueue, store: Store, job: ImageJob) -> bool:
@@ -268,10 +322,11 @@ class Heart:
     """Renews the leases of all consumers of a process, on a connection of its own.
 
     It also touches the file `alive`, whose age is the process' liveness: Redis being away does not
-    make a process unhealthy, threads that no longer turn do.
+    make a process unhealthy, threads that no longer turn do. While a link waits for Redis, it
+    touches that file instead (`Role.link`).
     """
 
-    def __init__(self, queue: StreamQueue, visibility_s: float, alive: Path) -> None:
+    def __init__(self, queue: StreamQueue | ListQueue, visibility_s: float, alive: Path) -> None:
         alive.parent.mkdir(parents=True, exist_ok=True)
         alive.touch()
         self._queue = queue

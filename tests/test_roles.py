@@ -1,17 +1,23 @@
 """The entry of every process and pod of d to g."""
 
+import os
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
-from support import SMALL, failing, temporary_files
+from support import SMALL, failing, free_port, temporary_files
 
 from studyguide import roles, service
 from studyguide.checkpoint import FileStore
+from studyguide.errors import QueueError
 from studyguide.queues import StreamQueue
 from studyguide.redis_server import RedisServer
 from studyguide.roles import Role
@@ -44,6 +50,49 @@ def test_a_signal_is_heard_whichever_thread_the_kernel_gives_it_to(name: str) ->
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+# liveness
+
+
+def a_role(folder: Path, port: int, **options: Any) -> Role:
+    settings = from_options({"images": folder, "output": folder / "out", **options})
+    return Role("worker-0", "worker", "f", settings, folder, f"redis://127.0.0.1:{port}/0")
+
+
+def test_a_process_that_waits_for_redis_shows_life_all_the_time(tmp_path: Path) -> None:
+    role = a_role(tmp_path, free_port(), patience_s=1.0)
+    link, seen = role.link(threading.Event()), set[int]()
+
+    def ask(client: Any) -> None:
+        if role.alive.exists():
+            seen.add(role.alive.stat().st_mtime_ns)
+        client.ping()
+
+    with pytest.raises(QueueError, match="did not answer for 1 s"):
+        link(ask)
+    assert len(seen) >= 2
+
+
+@pytest.mark.parametrize(("visibility_s", "alive_s"), [(3.0, 60.0), (300.0, 300.0)])
+def test_a_heart_may_be_silent_for_a_whole_visibility_timeout(
+    visibility_s: float, alive_s: float, tmp_path: Path
+) -> None:
+    """It touches its file three times in each."""
+    port = free_port()
+    role = replace(a_role(tmp_path, port, visibility_s=visibility_s), metrics=str(port))
+    role.show_life()
+    roles._serve_metrics(role)
+    codes = []
+    for age_s in (alive_s - 20, alive_s + 20):
+        then = time.time() - age_s
+        os.utime(role.alive, (then, then))
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+                codes.append(answer.status)
+        except HTTPError as error:
+            codes.append(error.code)
+    assert codes == [200, 503]
 
 
 # the threads of g

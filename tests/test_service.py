@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,9 @@ from studyguide.blur import blur_whole
 from studyguide.checkpoint import FileStore
 from studyguide.errors import Cancelled, MessageError, ToolError
 from studyguide.faults import Fault, PlantedError
-from studyguide.queues import Lease, Link, ListQueue, StreamQueue
+from studyguide.queues import LONGEST_PAUSE_S, Lease, Link, ListQueue, StreamQueue
 from studyguide.redis_server import RedisServer
-from studyguide.service import Heart, Leases, Silence, StreamAssembler, StreamWorker
+from studyguide.service import Hands, Heart, Leases, Silence, StreamAssembler, StreamWorker
 from studyguide.settings import Blur, from_options
 from studyguide.threads import Crew
 from studyguide.tiles import Pixels, window
@@ -66,8 +67,8 @@ class Site:
     def queue(self) -> StreamQueue:
         return StreamQueue(self.link())
 
-    def lists(self) -> ListQueue:
-        return ListQueue(self.link())
+    def lists(self, name: str = "", ttl_s: float = 3.0) -> ListQueue:
+        return ListQueue(self.link(), name=name, ttl_s=ttl_s)
 
     def worker(self, name: str = "worker-0", *faults: str) -> StreamWorker:
         planted = [Fault.parse(text) for text in faults]
@@ -607,21 +608,64 @@ def test_a_worker_of_e_that_is_told_to_stop_hands_over_the_tile_in_hand(site: Si
 
 
 def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> None:
-    lists = [site.lists() for _ in range(4)]
+    lists = [site.lists("killed", 0.3), *(site.lists(name) for name in ("w", "assembler", ""))]
     run = site.run
 
     def lose_one(stop: threading.Event) -> None:
         wait_until(lambda: lists[0].take("tasks"))
-        service.work_list(run, lists[0], stop, [])
+        service.work_list(run, lists[1], stop, [])
 
-    with site.working(lose_one, lambda stop: service.assemble_list(run, lists[1], stop)):
-        service.coordinate_list(run, lists[2], site.stop)
+    with site.working(lose_one, lambda stop: service.assemble_list(run, lists[2], stop)):
+        service.coordinate_list(run, lists[3], site.stop)
     (lost,) = site.of("lost")
     (failed,) = site.of("failed")
     assert lost.image == failed.image == "cloud.png"
     assert "1 of 4 tiles were lost" in failed.detail["error"]
     assert site.names() == ["grain.png"]
     np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+
+
+def test_in_e_no_tile_is_lost_while_its_worker_lives_however_long_it_takes(site: Site) -> None:
+    """All four workers take longer than the silence that is allowed, and than their keys live."""
+    site.images = make_images(site.folder / "own")
+    (site.images / "grain.png").unlink()
+    run, heart = site.run, Heart(site.lists(), 0.4, site.folder / "alive" / "test")
+    slow = [Fault("slow", "cloud.png", tile) for tile in range(4)]
+    loops = [heart.beat, partial(service.assemble_list, run, site.lists("assembler"))]
+    for name in ("w0", "w1", "w2", "w3"):
+        heart.watch("", name)
+        loops.append(partial(service.work_list, run, site.lists(name, 0.4), faults=slow))
+    with site.working(*loops):
+        service.coordinate_list(run, site.lists(), site.stop)
+    assert (site.of("lost", "failed"), site.names()) == ([], ["cloud.png"])
+
+
+def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
+    site: Site, client: redis.Redis
+) -> None:
+    """It forgets what waits, what the assembler has, and that a worker has a tile in hand."""
+    site.options["visibility_s"] = 0.5
+    lists, run = [site.lists(name) for name in ("w", "assembler", "")], site.run
+    heart = Heart(site.lists(), 0.5, site.folder / "alive" / "test")
+    for name in ("w", "assembler"):
+        heart.watch("", name)
+
+    def forget(stop: threading.Event) -> None:
+        wait_until(lambda: [event.tile for event in site.of("wait")][-1:] == [4])
+        wait_until(lambda: (len(site.of("assemble")), len(site.of("enqueue"))) == (8, 16))
+        client.flushall()
+
+    slow = [Fault("slow", "grain.png", 4)]  # longer than a silence
+    work = partial(service.work_list, run, lists[0], faults=slow)
+    assemble = partial(service.assemble_list, run, lists[1])
+    with site.working(heart.beat, work, assemble, forget):
+        service.coordinate_list(run, lists[2], site.stop)
+    tiles = {
+        stage: [e.tile for e in site.of(stage) if e.image == "grain.png"]
+        for stage in ("assemble", "lost")
+    }
+    assert tiles == {"assemble": [0, 1, 2, 3, 4], "lost": list(range(5, 12))}
+    assert site.names() == ["cloud.png"]
 
 
 def test_in_e_a_tile_that_fails_takes_its_worker_along(site: Site) -> None:
@@ -674,7 +718,7 @@ def test_a_new_assembler_of_e_counts_from_zero(site: Site) -> None:
         wait_until(lambda: lists.count_received() == 0)
 
 
-# Silence
+# Hands
 
 
 class FakeTime(SimpleNamespace):
@@ -689,6 +733,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     clock = FakeTime()
     monkeypatch.setattr(service, "time", clock)
     return clock
+
+
+def hands_around(link: Link) -> Hands:
+    queue: Any = SimpleNamespace(link=link, turns=dict)
+    return Hands(queue, beat_s=1.0)
+
+
+def test_hands_are_empty_when_all_who_live_have_asked_twice_since_the_last_change() -> None:
+    hands = hands_around(Link("redis://localhost"))
+    looks = [({"w": 1, "a": 9}, 0), ({"w": 1, "a": 9}, 0), ({"w": 1, "a": 10}, 0)]
+    looks += [({"w": 2, "a": 11}, 0), ({"w": 2, "a": 11}, 0), ({"w": 3, "a": 11}, 0)]
+    assert not any(hands.are_empty(*look) for look in looks)
+    assert hands.are_empty({"w": 3, "a": 12}, 0)
+    assert not hands.are_empty({"w": 3, "a": 13}, 1)
+
+
+def test_hands_of_the_dead_are_empty() -> None:
+    hands = hands_around(Link("redis://localhost"))
+    assert not any(hands.are_empty(turns, 0) for turns in ({"w": 1}, {"w": 1}, {"w": 1}, {}))
+    assert hands.are_empty({}, 0)
+
+
+def test_after_trouble_with_redis_all_have_time_to_say_that_they_live(clock: FakeTime) -> None:
+    link = Link("redis://localhost")
+    hands = hands_around(link)
+    clock.now = link.healthy_since = link.healthy_since + 100
+    assert not any(hands.are_empty({}, 0) for _ in range(9))
+    clock.now += 1.0 + LONGEST_PAUSE_S + 0.1
+    assert [hands.are_empty(turns, 0) for turns in ({"w": 1}, {"w": 1}, {"w": 1})] == [False] * 3
+
+
+# Silence
 
 
 def changes(silence: Silence, clock: FakeTime, *pauses: float) -> int:
