@@ -25,6 +25,7 @@ from studyguide.queues import clear, expire
 from studyguide.redis_server import RedisServer, external_server
 from studyguide.settings import Settings, redis_url, to_options
 from studyguide.timeline import Event, EventTail, Recorder
+from studyguide.warm import Template
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,11 @@ class LocalCluster(Cluster):
         self._prefix = "{sg}:"
         self._reaper = Reaper()
 
+    def prepare(self) -> None:
+        """Have a warm template, if roles are forked from one, before the clock starts."""
+        if self.settings.start == "warm":
+            Template.current().warm_up(self.settings.blur)
+
     # -- what the approaches call
 
     def start_redis(self, persistent: bool) -> None:
@@ -180,7 +186,7 @@ class LocalCluster(Cluster):
         for n in range(count):
             name = f"{role}-{n}"
             if name not in self.processes:
-                command = [*ROLE, *self._arguments(role, name), *options]
+                command = [*self._arguments(role, name), *options]
                 self.processes[name] = Process(name, role, command, self._spawn(name, command))
 
     def watch(self, role: str) -> None:
@@ -281,7 +287,10 @@ class LocalCluster(Cluster):
     def _spawn(self, name: str, command: list[str]) -> Child:
         # The address holds a password: in the environment it shows in no process list.
         env = {**os.environ, "REDIS_URL": self.redis_url}
-        return Child(name, command, env, self.folder / f"{name}.log", self._reaper)
+        log = self.folder / f"{name}.log"
+        if self.settings.start == "fresh":
+            return Child(name, [*ROLE, *command], env, log, self._reaper)
+        return Child(name, command, env, log, self._reaper, Template.current().fork)
 
     def close(self) -> None:
         """Drain all processes at once, then end Redis.

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from studyguide.errors import ToolError
 
@@ -43,6 +44,7 @@ class Reaper:
     def __init__(self) -> None:
         self._helper = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _HELPER],
+            cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,40 +75,75 @@ class Reaper:
         self._helper.wait()
 
 
+class Running(Protocol):
+    """A process that was started: what `Child` needs of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises subprocess.TimeoutExpired after `timeout` seconds."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], Path], Running]
+
+
+def _start_behind_gate(
+    name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
+) -> Running:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", _GATE, name, *argv],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    try:
+        with process.stdin as gate:
+            reaper.add(process.pid)
+            gate.write(b"\n")
+    except BaseException:
+        process.wait()  # the gate closed without a word
+        raise
+    return process
+
+
 class Child:
     """A process of ours, in a session of its own: Ctrl-C in the terminal reaches only us.
 
     It runs `argv` with exactly the environment `env`; its output is appended to `log`. A program
-    that does not exist shows as exit code 127 and a line in the log.
+    that does not exist shows as exit code 127 and a line in the log. With `start` that function
+    starts it, for example by a fork of a warm template.
 
     Raises ToolError if the reaper is gone.
     """
 
     def __init__(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        reaper: Reaper,
+        start: Start | None = None,
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _GATE, name, *argv],
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                start_new_session=True,
-            )
+        if start:
+            self._process = start(argv, env, log)
+            reaper.add(self._process.pid)
+        else:
+            self._process = _start_behind_gate(name, argv, env, log, reaper)
         self.name, self.pid, self.log = name, self._process.pid, log
         self._reaper, self._listed = reaper, True
         self._lock = threading.Lock()  # the supervisor and the main thread may both poll
-        assert self._process.stdin is not None
-        try:
-            with self._process.stdin as gate:
-                reaper.add(self.pid)
-                gate.write(b"\n")
-        except BaseException:
-            self._process.wait()  # the gate closed without a word
-            raise
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""

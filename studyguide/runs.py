@@ -191,6 +191,7 @@ def _run_cluster(function: Callable[[Any], None], cluster: Cluster) -> None:
     images.sweep(cluster.settings.output)
     with cluster:
         if isinstance(cluster, LocalCluster):
+            cluster.prepare()
             cluster.recorder.mark("run")  # on Kubernetes the clock starts with the roles
         function(cluster)
 

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -85,6 +86,10 @@ class Delivery:
         _require(self.payload in ("file", "redis"), "payload", self.payload, "Use file or redis")
 
 
+# A fork is not safe on macOS, whose libraries may run threads of their own.
+START: Literal["warm", "fresh"] = "warm" if sys.platform == "linux" else "fresh"
+
+
 @dataclass(frozen=True)
 class Settings:
     """One run: where images come from and go to, and how the work is cut and shared out."""
@@ -96,6 +101,10 @@ class Settings:
     queue_size: Annotated[int, "tiles that may wait in a queue before its producers block"] = 100
     images_in_memory: Annotated[int, "decoded images that c holds at once"] = 3
     instances: Annotated[int, "service processes that share the workers out (g)"] = 2
+    start: Annotated[
+        Literal["warm", "fresh"],
+        "how d to g start processes: warm, forked from one that has everything imported, or fresh",
+    ] = START
     blur: Blur = field(default_factory=Blur.of)
     delivery: Delivery = field(default_factory=Delivery)
 
@@ -103,6 +112,8 @@ class Settings:
         for name in ("workers", "tile_size", "queue_size", "images_in_memory", "instances"):
             value, label = getattr(self, name), f"The setting {name.replace('_', ' ')}"
             _require(_is_count(value), label, value, "Use a whole number from 1 on")
+        ok = self.start == "fresh" or (self.start == "warm" and sys.platform == "linux")
+        _require(ok, "start", self.start, "Use fresh, or warm on Linux")
 
 
 # --- settings as command-line options: for people, processes and pods ----------------------------

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from studyguide.course import MARK, PARTS
 from studyguide.settings import Blur
 from studyguide.tiles import Pixels
 from studyguide.timeline import Event, Timeline
@@ -130,3 +131,10 @@ def failing(function: Callable[..., Any], nth: int, error: BaseException) -> Cal
         return function(*args, **kwargs)
 
     return stand_in
+
+
+def make_course(folder: Path) -> None:
+    """Make a folder the course, without lessons: it has the mark and all parts."""
+    for part in PARTS:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import make_course
 
 from studyguide import images, threads
-from studyguide.course import MARK
 from studyguide.errors import UsageError
 from studyguide.lesson import (
     Lesson,
@@ -45,10 +45,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("one.png", "two.png"):
         pixels = rng.integers(0, 256, SIZE, dtype=np.uint8)
         images.save(tmp_path / "images" / "input" / name, pixels)
-    (tmp_path / "k8s").mkdir()
-    mark = tmp_path / MARK
-    mark.parent.mkdir()
-    mark.touch()
+    make_course(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import processes_with, wait_until
+from support import make_course, processes_with, wait_until
 
 from studyguide import images
 from studyguide.charts import Scene
@@ -29,6 +29,7 @@ def lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lesson]:
         images.save(
             tmp_path / "images" / "input" / name, rng.integers(0, 256, (384, 384, 4), np.uint8)
         )
+    make_course(tmp_path)
     monkeypatch.chdir(tmp_path)
     lesson = Lesson("f", **SETTINGS)
     yield lesson

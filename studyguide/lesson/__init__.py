@@ -37,6 +37,7 @@ from studyguide.measures import peak as peak
 from studyguide.report import RunReport
 from studyguide.runs import TemporaryFolder, run
 from studyguide.tiles import Pixels
+from studyguide.warm import Template
 
 if TYPE_CHECKING:
     from studyguide.lesson.predict import Guess
@@ -170,6 +171,7 @@ class Lesson:
     def close(self) -> str:
         """Remove what the lesson made, and check that no thread, process or file of it is left."""
         self._workshop.cleanup()
+        Template.end()
         assert not self.folder.exists(), f"files are left in {self.folder}"
         begun = [t for t in threading.enumerate() if t not in self._threads and not t.daemon]
         threads = [t.name for t in begun if not t.name.startswith(POOL)]  # it keeps its threads
