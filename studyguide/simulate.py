@@ -505,6 +505,12 @@ def demands(
     }
 
 
+def bottleneck(busy: dict[str, float]) -> tuple[str, float]:
+    """The busiest of the stations in `demands`, and the tiles a second that it passes at most."""
+    station = max(busy, key=busy.__getitem__)
+    return station, 1 / busy[station] if busy[station] else math.inf
+
+
 def bound(costs: Costs, busy: dict[str, float], tiles: int) -> float:
     """Seconds below which no run of so many equal tiles can end (the bottleneck law).
 

@@ -23,6 +23,7 @@ from studyguide.lesson import Lesson, table
 from studyguide.lesson import cluster as lesson_cluster
 from studyguide.lesson.cluster import OnCluster
 from studyguide.lesson.recording import Mask
+from studyguide.measures import fates, starts_s
 from studyguide.report import RunReport, newest_log, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -222,7 +223,7 @@ def course_of_the_lessons(course: Path, two_images: Path) -> None:
     """Have small images under the names that the lessons use."""
     (course / "images" / "input").unlink()
     (course / "images" / "input").mkdir()
-    for name, small in {"bubbles.png": "grain.png", "chart.png": "cloud.png"}.items():
+    for name, small in {"bubbles.png": "cloud.png", "chart.png": "grain.png"}.items():
         shutil.copy(two_images / small, course / "images" / "input" / name)
 
 
@@ -242,6 +243,7 @@ def names_of(lesson: Lesson) -> dict[str, object]:
     """What the earlier cells of a lesson leave to those about a cluster."""
     local = lesson.run()
     names = {"lesson": lesson, "KillWorker": KillWorker, "table": table}
+    names |= {"starts_s": starts_s, "fates": fates}
     return names | dict.fromkeys(("d", "g", "killed"), local)
 
 

@@ -17,6 +17,7 @@ from studyguide.simulate import (
     Scenario,
     Steps,
     amdahl,
+    bottleneck,
     bound,
     demands,
     gustafson,
@@ -216,6 +217,11 @@ def test_no_simulated_run_ends_before_its_bound(costs: Costs, workers: int, tile
     busy = demands(costs, workers, 1000, tiles=tiles)
     least = bound(costs, busy, 4 * tiles)
     assert simulate(scenario, costs).wall_s >= least * (1 - 1e-9)
+
+
+def test_the_bottleneck_is_the_busiest_station_and_its_rate() -> None:
+    assert bottleneck({"workers": 0.1, "Redis": 0.5}) == ("Redis", 2.0)
+    assert bottleneck({"workers": 0.0}) == ("workers", math.inf)
 
 
 def test_a_fixed_cost_of_an_image_is_shared_by_its_tiles() -> None:

@@ -26,4 +26,8 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"hiccup": run(SEVENTH, saved=("chart.png",))},
         {"hiccup": run(saved=("bubbles.png", "chart.png"))},
     ),
+    "No simulated rate exceeds the bound.": (
+        {"rates": {1: (35.0, 35.0), 10: (150.0, 180.0)}},
+        {"rates": {1: (35.0, 35.0), 10: (350.0, 158.0)}},
+    ),
 }
