@@ -18,7 +18,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"killed": run(("chart.png", 20)), "missing": ["chart.png"]},
         {"missing": []},
     ),
-    "Redis cannot tell a busy worker from a dead one.": (
+    "No list can tell a busy worker from a dead one.": (
         {"worker_is_busy": {}, "worker_is_dead": {}},
         {"worker_is_busy": {"doing": 1}},
     ),
