@@ -301,7 +301,7 @@ def _shown(lanes: Sequence[Lane]) -> dict[Lane, Lane]:
     number, shown = Counter(roles), {}
     for lane, role in zip(lanes, roles, strict=True):
         process = lane[0] if len(processes[role[0]]) == 1 else f"{role[0]} (all)"
-        thread = f"{role[1]} ({number[role]} lanes)" if number[role] > 1 else lane[1]
+        thread = f"{role[1]} ({number[role]:,} lanes)" if number[role] > 1 else lane[1]
         shown[lane] = (process, thread)
     return shown
 

@@ -137,9 +137,10 @@ class _Sink:
         self.file(event)
         if self.metrics:
             self.metrics(event)
-        tile = f" tile {event.tile}" if event.tile >= 0 else ""
-        text = f"{event.lane} {event.stage} {event.image}{tile}, {event.seconds:.3f} s"
-        log.info("%s", text, extra={"event": event, "run": self.run_id})
+        if log.isEnabledFor(logging.INFO):
+            tile = f" tile {event.tile}" if event.tile >= 0 else ""
+            text = f"{event.lane} {event.stage} {event.image}{tile}, {event.seconds:.3f} s"
+            log.info("%s", text, extra={"event": event, "run": self.run_id})
 
 
 def _warm_up(role: Role) -> None:

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05  # how often a coordinator looks how far the run is
 SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
+AUDIT_BATCH = 64  # images that a coordinator audits each time that it looks
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
 READ_BATCH = 8  # tiles that a worker takes in one call at most,
 READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
@@ -249,7 +250,7 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
         queue.promote()
         # At the end all once more: Redis may have lost how some of them ended.
         still = _without_end(queue, still) or _without_end(queue, jobs)
-        for job in still:
+        for job in still[:AUDIT_BATCH]:  # the others follow when these have ended
             missing = queue.audit(job)
             if store.holds(job) or _restore(run, queue, store, job):
                 _enqueue(run, queue, job, missing, stop)

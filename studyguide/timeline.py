@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ MARKS = (
     "failed",  # an image could not be done (detail: error)
 )
 NEEDED = {"failed": ("error",), "save": ("path", "pixels_sha256")}  # texts in the detail
+ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 END_OF_TIME = 1e11  # seconds since the epoch; beyond it no calendar goes
 
 
@@ -72,13 +73,12 @@ class Event:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return ENCODE({name: getattr(self, name) for name in FIELDS})
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "Event":
         """Take the fields that we know; a later version of the same schema may have more."""
-        known = {item.name for item in fields(cls)}
-        event = cls(**{key: value for key, value in raw.items() if key in known})
+        event = cls(**{key: value for key, value in raw.items() if key in FIELDS})
         event._check()
         return event
 
@@ -102,6 +102,9 @@ class Event:
             return cls.from_dict(json.loads(line))
         except DAMAGE as error:
             raise MessageError(f"Not an event of schema {SCHEMA}: {line[:80]!r}") from error
+
+
+FIELDS = tuple(item.name for item in fields(Event))
 
 
 class Clock:
