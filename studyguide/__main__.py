@@ -160,9 +160,12 @@ def _run(given: argparse.Namespace) -> int:
             print(f"studyguide: approach {letter}: {error}", file=sys.stderr)
             failed = True
     print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
+    notes = [note for report in reports for note in report.notes]
     for report in reports:
         for item in report.failed_images:
             print(f"failed in {report.approach}: {item['error']}", file=sys.stderr)
+    for image, note in dict.fromkeys((each["image"], each["note"]) for each in notes):
+        print(f"note on {image}: {note}", file=sys.stderr)  # the same in all approaches
     if given.json:
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     return 1 if failed or not all(report.ok for report in reports) else 0

@@ -1,8 +1,6 @@
-"""Loading and saving images: what people have in folders, in and out of uint8 arrays.
+"""Find, load and save images: what people have in folders, in and out of uint8 arrays.
 
-Grey stays grey (H, W); all else becomes RGB (H, W, 3), or RGBA (H, W, 4) where there is
-transparency. Palettes and CMYK are converted, 16 bits are scaled down to 8, and the rotation that
-a camera notes in EXIF is applied. Colour profiles are not: pixels are blurred as they are stored.
+`studyguide.formats` converts what a file holds to pixels; docs/formats.md says how.
 """
 
 import fcntl
@@ -19,13 +17,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from isal import isal_zlib
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     SAMPLEFORMAT,
@@ -35,14 +35,10 @@ from PIL.TiffImagePlugin import (
 )
 
 from studyguide.errors import ImageError, UsageError, explained
+from studyguide.formats import CONVERT_FIRST, Note, to_pixels
 from studyguide.tiles import Pixels
 
-try:
-    import imagecodecs
-
-    logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # Pillow will tell, with the name
-except ImportError:  # the extra `fast`: Pillow alone decodes, too
-    imagecodecs = None  # type: ignore[assignment]
+log = logging.getLogger(__name__)
 
 FORMATS = {".png": ("PNG",), ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO")}
 FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
@@ -50,8 +46,7 @@ FORMATS |= {".webp": ("WEBP",), ".tif": ("TIFF",), ".tiff": ("TIFF",)}
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
-# Chunks that leave pixels as they are stored. Others make them transparent, turn or move them.
-PLAIN = set(b"IHDR IDAT IEND gAMA cHRM sRGB iCCP sBIT bKGD pHYs".split())
+MAX_DPI = 1e6
 TEMPORARY = ".studyguide-"  # how the names of files begin that are being written
 # What f and g save of an image that lost tiles: `<stem>.partial.png` and `<stem>.mask.png`.
 PARTIAL, MASK = ".partial", ".mask"
@@ -131,19 +126,27 @@ def output(folder: Path, image: str, part: str = "") -> Path:
     return folder / f"{Path(image).stem}{part}.png"
 
 
-def load(path: Path) -> Pixels:
-    """Read an image file.
+def load(path: Path, note: Note | None = None) -> Pixels:
+    """Read an image file: upright, in sRGB, 8 bits a sample.
 
-    Raises ImageError if the file is no whole image of the kind that its name says, or too large.
+    `note` is called with each thing that is left out, for example other frames; by default a
+    warning is logged.
+
+    Raises ImageError if the file is not an intact image of the kind that its name says, if it is
+    too large, or if it does not say which value is white.
 
     Returns
     -------
     uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
     """
     try:
+        note = note or partial(log.warning, "%s: %s", path)
         with _open(path) as image:
             _check_format(path, image.format or "no image")
-            return _convert(image)
+            pixels = to_pixels(path, image, note)
+            if (count := _frames(image)) > 1:
+                note(f"first of {count} frames")
+            return pixels
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -165,7 +168,7 @@ def _unreadable(path: Path, error: Exception) -> ImageError:
             return ImageError(f"{path} is empty", remedy)
     if isinstance(error, UnidentifiedImageError):
         said = _unsupported_tiff(path) or "it begins like no image"
-        remedy = "Export it as PNG" if said.startswith("TIFF") else remedy
+        remedy = CONVERT_FIRST if said.startswith("TIFF") else remedy
     else:  # what Python says of a decoder's own mistakes, such as an index, helps nobody
         said = str(error) if isinstance(error, (OSError, ValueError)) else "its data are damaged"
     return ImageError(f"{path} cannot be read as an image ({said})", remedy)
@@ -196,11 +199,35 @@ def size(path: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> ImageFile:
     # Pillow warns of flaws that are mended or refused here. Filters belong to the process, not to a
     # thread, so this one stays: two loaders that restored the former ones would do it out of order.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image.open(path)
+
+
+def _frames(image: Image.Image) -> int:
+    with suppress(Exception):  # a TIFF's other pages may be damaged
+        return int(getattr(image, "n_frames", 1))
+    return 1
+
+
+def density(path: Path) -> tuple[float, float] | None:
+    """Read how many pixels an inch an upright image has, across and down; None if unknown."""
+    with suppress(Exception), _open(path) as image:
+        dpi = image.info.get("dpi") or _exif_density(image)
+        across, down = (float(value) for value in dpi)
+        if across != down and image.getexif().get(Base.Orientation, 1) >= 5:  # on its side
+            across, down = down, across
+        if min(across, down) > 1 and max(across, down) < MAX_DPI:  # 1 is Pillow's "unknown"
+            return across, down
+    return None
+
+
+def _exif_density(image: Image.Image) -> tuple[float, float]:
+    exif = image.getexif() if "exif" in image.info else {}
+    inches = {2: 1.0, 3: 2.54}[exif.get(Base.ResolutionUnit, 2)]
+    return exif[Base.XResolution] * inches, exif[Base.YResolution] * inches
 
 
 def _check_format(path: Path, found: str) -> None:
@@ -211,70 +238,22 @@ def _check_format(path: Path, found: str) -> None:
         raise ImageError(f"{path} holds {found} data though its name says {expected[0]}", remedy)
 
 
-def _convert(image: Image.Image) -> Pixels:
-    if imagecodecs and (pixels := _decode_plain(image)) is not None:
-        return pixels
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    mode = image.mode
-    if mode.startswith(("I", "F")):
-        return _scale(np.asarray(image))
-    see_through = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    wanted = "RGBA" if see_through else "L" if mode in ("1", "L") else "RGB"
-    # `convert` copies where there is nothing to convert: half the time of decoding.
-    return np.asarray(image if mode == wanted else image.convert(wanted))
-
-
-def _decode_plain(image: Image.Image) -> Pixels | None:
-    """Decode a PNG that needs no conversion by libpng; None if it does, or if it is damaged."""
-    if not isinstance(image, PngImageFile) or image.mode not in ("L", "RGB", "RGBA"):
-        return None
-    if image.tile[0].args != image.mode:  # other than 8 bits a sample
-        return None
-    with suppress(Exception):  # Pillow will tell
-        body = Path(str(image.filename)).read_bytes()
-        kinds = list(_chunk_kinds(body))
-        if kinds[-1] == b"IEND" and PLAIN.issuperset(kinds):
-            pixels: Pixels = imagecodecs.png_decode(body)
-            return pixels
-    return None
-
-
-def _chunk_kinds(png: bytes) -> Iterator[bytes]:
-    at = 8
-    while at < len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        yield kind
-        at += length + 12
-
-
-def _scale(samples: np.ndarray) -> Pixels:
-    """Bring 16-bit, 32-bit and float samples of a grey image to 0..255, its range kept."""
-    if samples.dtype.kind == "f":
-        samples = np.nan_to_num(samples, posinf=255.0, neginf=0.0)
-        full = 1.0 if samples.max() <= 1.0 else 255.0
-    else:
-        full = 65535.0 if samples.dtype.itemsize == 2 or samples.max() > 255 else 255.0
-    scaled = samples.astype(np.float64) * (255.0 / full)
-    return np.clip(np.floor(scaled + 0.5), 0, 255).astype(np.uint8)
-
-
 def sha256(pixels: Pixels) -> str:
     """Digest of an image's pixels in C order: equal for equal pixels, whatever the file format."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def save(path: Path, pixels: Pixels) -> None:
-    """Write a PNG atomically: the file is whole or not there.
+def save(path: Path, pixels: Pixels, dpi: tuple[float, float] | None = None) -> None:
+    """Write a PNG atomically, in sRGB; `dpi` is what `density` returns.
 
     Raises ImageError if it cannot be written, for example to a full disk.
     """
     remedy = "Free some space or choose another folder with --output"
     with explained(ImageError, f"{path} cannot be saved", remedy), atomic(path) as file:
-        file.write(encode_png(pixels))
+        file.write(encode_png(pixels, dpi))
 
 
-def encode_png(pixels: Pixels) -> bytes:
+def encode_png(pixels: Pixels, dpi: tuple[float, float] | None = None) -> bytes:
     """Encode an image as PNG: each row less the one above it, then compressed.
 
     Source: Portable Network Graphics (PNG) Specification, W3C, sections 5 and 9.
@@ -288,8 +267,11 @@ def encode_png(pixels: Pixels) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, PNG_COLOURS[channels], 0, 0, 0)
     body = isal_zlib.compress(filtered.data, PNG_LEVEL)
-    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    chunks = {b"IHDR": header, b"sRGB": b"\x01"}  # relative colorimetric
+    if dpi:
+        chunks[b"pHYs"] = struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)
+    chunks |= {b"IDAT": body, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in chunks.items())
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

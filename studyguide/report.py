@@ -106,6 +106,7 @@ class RunReport:
     settings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     started: str = ""
+    notes: list[dict[str, str]] = field(default_factory=list)  # what was left out of which image
     timeline: Timeline = field(default_factory=lambda: Timeline([]), repr=False, compare=False)
 
     @classmethod
@@ -138,6 +139,7 @@ class RunReport:
             settings=settings,
             machine=machine() | dict(chain(*(run.detail.items() for run in timeline.of("run")))),
             started=datetime.fromtimestamp(timeline.start, UTC).isoformat(timespec="seconds"),
+            notes=_notes(timeline),
             timeline=timeline,
         )
 
@@ -155,6 +157,14 @@ class RunReport:
         """As JSON wants it, without the timeline."""
         names = [item.name for item in fields(self) if item.name != "timeline"]
         return {name: getattr(self, name) for name in names}
+
+
+def _notes(timeline: Timeline) -> list[dict[str, str]]:
+    """What was left out of images; one that was loaded twice, after a crash, counts once."""
+    loads = sorted(timeline.of("load"), key=lambda event: event.image)
+    lists = ((event.image, event.detail.get("notes")) for event in loads)
+    notes = ((image, str(note)) for image, each in lists if isinstance(each, list) for note in each)
+    return [{"image": image, "note": note} for image, note in dict.fromkeys(notes)]
 
 
 def machine() -> dict[str, Any]:
@@ -268,10 +278,12 @@ def _tail(report: RunReport) -> list[str]:
     ledger = [f"  {name:13} {count}" for name, count in report.ledger.items()]
     failed = [f"  {item['image']}: {item['error']}" for item in report.failed_images]
     outputs = [f"  {item['path']}  {item['pixels_sha256']}" for item in report.outputs]
+    notes = [f"  {item['image']}: {item['note']}" for item in report.notes]
     return [
         *("", "ledger (tiles)", *ledger),
         *("", "failed images", *(failed or ["  none"])),
         *("", "outputs, sha256 of their pixels", *outputs),
+        *(["", "notes", *notes] if notes else []),
     ]
 
 

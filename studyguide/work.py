@@ -190,8 +190,11 @@ class Run:
     def load(self, path: Path) -> tuple[ImageJob, Pixels]:
         """Load an image and describe its job."""
         with self.recorder.span("load", path.name) as detail:
-            pixels = images.load(path)
+            notes: list[str] = []
+            pixels = images.load(path, notes.append)
             detail["shape"] = pixels.shape
+            if notes:
+                detail["notes"] = notes
             settings = self.settings
             job = ImageJob.of(path.name, pixels, settings.tile_size, settings.blur, self.id)
             return job, pixels
@@ -200,7 +203,7 @@ class Run:
         """Save an image that is whole as `<output>/<stem>.png`."""
         path = images.output(self.settings.output, image)
         with self.recorder.span("save", image) as detail:
-            images.save(path, pixels)
+            images.save(path, pixels, images.density(self.settings.images / image))
             detail.update(path=str(path), pixels_sha256=images.sha256(pixels))
 
     @contextmanager

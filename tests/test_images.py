@@ -19,15 +19,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import kinds
 import numpy as np
+import png
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from support import folder_of_mode, temporary_files
 
-from studyguide import images
+from studyguide import formats, images
 from studyguide.errors import ImageError, UsageError
 from studyguide.tiles import Pixels
 
@@ -209,27 +212,6 @@ def test_a_dark_16_bit_image_stays_dark(tmp_path: Path) -> None:
     assert (images.load(path) == 1).all()
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ([0.0, 0.25, 0.5, 1.0], [0, 64, 128, 255]),
-        ([0.0, 1.0, 127.5, 255.0], [0, 1, 128, 255]),
-        ([-3.0, 0.5, 300.0], [0, 1, 255]),
-        ([float("nan"), 0.5, 1.0], [0, 128, 255]),
-        ([float("nan"), float("nan")], [0, 0]),
-        ([float("-inf"), 0.5], [0, 128]),
-        ([float("inf"), 10.0], [255, 10]),
-    ],
-    ids=str,
-)
-def test_a_float_tiff_is_taken_as_0_to_1_or_0_to_255(
-    samples: list[float], expected: list[int], tmp_path: Path
-) -> None:
-    image = Image.fromarray(np.array([samples], np.float32))
-    loaded = images.load(saved(image, tmp_path / "a.tif"))
-    np.testing.assert_array_equal(loaded, [expected])
-
-
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     image = Image.new("CMYK", (3, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0, 0))
@@ -389,6 +371,7 @@ def seeds() -> list[tuple[str, bytes]]:
     ]
 
 
+PROFILES = [kinds.rgb_profile("Adobe RGB"), kinds.rgb_profile("sRGB"), kinds.grey_profile(), b"?"]
 XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description
 xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
@@ -440,7 +423,9 @@ def pngs(draw: st.DrawFn) -> bytes:
         with_text = st.builds(lambda info: {"pnginfo": info}, words)
         frames: dict[str, Any] = {"save_all": True, "append_images": [picture]}
         plain: list[dict[str, Any]] = [{}, {"optimize": True}, {"exif": rotated(6)}, {"bits": 2}]
-        options = dict(draw(st.sampled_from([*plain, {"dpi": (72, 72)}, frames]) | with_text))
+        profiles = [{"icc_profile": body} for body in PROFILES]
+        options = draw(st.sampled_from([*plain, {"dpi": (72, 72)}, frames, *profiles]) | with_text)
+        options = dict(options)
         if draw(st.booleans()) and mode in ("L", "RGB"):
             options["transparency"] = 7 if mode == "L" else (1, 2, 3)
         body = bytearray(encoded(picture, "PNG", **options))
@@ -452,11 +437,11 @@ def pngs(draw: st.DrawFn) -> bytes:
 
 def both_ways(body: bytes) -> list[Any]:
     """What `load` makes of a PNG with and without the fast decoder."""
-    assert images.imagecodecs
+    assert formats.imagecodecs
     outcomes = []
-    for codecs in (images.imagecodecs, None):
+    for codecs in (formats.imagecodecs, None):
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(images, "imagecodecs", codecs)
+            patch.setattr(formats, "imagecodecs", codecs)
             patch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
             path = Path(folder) / "a.png"
             path.write_bytes(body)
@@ -523,13 +508,13 @@ def test_a_file_that_vanishes_while_it_is_read_is_an_image_error(
 ) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.fromarray(noise(12, 13, 3)), "PNG")[:200])
-    convert = images._convert
+    convert = images.to_pixels
 
-    def vanish(image: Image.Image) -> np.ndarray:
+    def vanish(path: Path, image: Any, note: formats.Note) -> np.ndarray:
         path.unlink()
-        return convert(image)
+        return convert(path, image, note)
 
-    monkeypatch.setattr(images, "_convert", vanish)
+    monkeypatch.setattr(images, "to_pixels", vanish)
     assert str(path) in refused(path).problem
 
 
@@ -969,6 +954,82 @@ def test_a_saved_file_has_the_permissions_that_others_have(tmp_path: Path) -> No
     images.save(tmp_path / "a.png", noise(2, 2, 3))
     touch(tmp_path, "b.png")
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
+
+
+# --- what an output says of itself ---------------------------------------------------------------
+
+
+def with_density(suffix: str, folder: Path, **options: Any) -> Path:
+    image = Image.fromarray(noise(4, 6, 3))
+    return saved(image, folder / f"a{suffix}", dpi=(300, 150), **options)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize(("orientation", "right"), [(1, (300, 150)), (6, (150, 300))])
+def test_the_resolution_is_that_of_the_upright_image(
+    suffix: str, orientation: int, right: tuple[int, int], tmp_path: Path
+) -> None:
+    path = with_density(suffix, tmp_path, exif=rotated(orientation))
+    assert images.density(path) == pytest.approx(right, rel=1e-3)
+
+
+def test_the_resolution_of_a_webp_is_that_of_its_exif(tmp_path: Path) -> None:
+    exif = rotated(1)
+    exif[282], exif[283], exif[296] = 100.0, 100.0, 3  # a centimetre
+    path = saved(Image.fromarray(noise(4, 6, 3)), tmp_path / "a.webp", exif=exif)
+    assert images.density(path) == pytest.approx((254, 254))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_a_file_without_a_resolution_has_none(suffix: str, tmp_path: Path) -> None:
+    assert images.density(saved(Image.fromarray(noise(4, 6, 3)), tmp_path / f"a{suffix}")) is None
+    assert images.density(tmp_path / "gone.png") is None
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (1e9, 1e9), (float("nan"), 1.0), (-72, -72)])
+def test_an_impossible_resolution_is_none(dpi: tuple[float, float], tmp_path: Path) -> None:
+    with Image.open(with_density(".png", tmp_path)) as image, pytest.MonkeyPatch.context() as patch:
+        image.info["dpi"] = dpi
+        patch.setattr(images, "_open", lambda path: image)
+        assert images.density(tmp_path / "a.png") is None
+
+
+def test_an_output_is_marked_as_srgb_and_keeps_the_resolution(tmp_path: Path) -> None:
+    path = tmp_path / "b.png"
+    images.save(path, noise(4, 6, 3), images.density(with_density(".tif", tmp_path)))
+    with Image.open(path) as image:
+        assert image.info["srgb"] == 1
+        assert image.info["dpi"] == pytest.approx((300, 150), rel=1e-3)
+    chunks = [kind for kind, _ in png.Reader(bytes=path.read_bytes()).chunks()]
+    assert chunks == [b"IHDR", b"sRGB", b"pHYs", b"IDAT", b"IEND"]
+    assert images.density(path) == pytest.approx((300, 150), rel=1e-3)
+
+
+def test_an_output_without_a_resolution_has_no_chunk_for_it(tmp_path: Path) -> None:
+    images.save(tmp_path / "b.png", noise(4, 6, 3))
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.info == {"srgb": 1}
+
+
+def test_what_is_left_out_is_logged_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = Image.new("L", (8, 8))
+    path = saved(page, tmp_path / "a.tif", save_all=True, append_images=11 * [page])
+    images.load(path)
+    [record] = caplog.records
+    assert record.getMessage() == f"{path}: first of 12 frames"
+
+
+def test_damaged_later_pages_do_not_lose_the_first(tmp_path: Path) -> None:
+    pages = [Image.new("L", (8, 8), level) for level in (10, 20)]
+    path = saved(pages[0], tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        second = file.pages[1].offset
+    for end in (second, second + 20):
+        path.write_bytes(whole[:end])
+        assert (images.load(path, [].append) == 10).all()
 
 
 # --- digests -------------------------------------------------------------------------------------

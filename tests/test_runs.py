@@ -179,6 +179,8 @@ def mixed_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "folder.png").mkdir()  # this and the next two are skipped
     os.mkfifo(folder / "pipe.png")
     (folder / "._grain.png").write_bytes(b"AppleDouble")
+    frames = [Image.fromarray(grey())] * 2
+    frames[0].save(folder / "cloud.png", dpi=(300, 300), save_all=True, append_images=frames[1:])
     (folder / "grain.mask.png").write_bytes(whole)
     (folder / "text.tif").write_text("no image\n")
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
@@ -196,6 +198,9 @@ def test_bad_images_are_told_and_the_good_ones_are_saved(
     assert report.images == len(expected) + len(BAD)
     assert_outputs_are_whole(report, tmp_path / "out", expected)
     assert temporary_files(tmp_path) == []
+    assert report.notes == [{"image": "cloud.png", "note": "first of 2 frames"}]
+    with Image.open(tmp_path / "out" / APPROACHES[letter].stem / "cloud.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
     errors = {item["image"]: item["error"] for item in report.failed_images}
     assert sorted(errors) == sorted(BAD)
     for name, problem in BAD.items():

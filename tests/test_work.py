@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from studyguide import images
 from studyguide.blur import blur_whole
@@ -450,6 +451,23 @@ def test_saving_writes_a_png_by_the_images_stem_and_records_path_and_digest(
     assert (event.stage, event.image) == ("save", "chart.tiff")
     assert event.detail.pop("cpu_s") >= 0
     assert event.detail == {"path": str(path), "pixels_sha256": images.sha256(PIXELS)}
+
+
+def test_what_is_left_out_of_an_image_is_recorded_with_its_load(
+    run: Run, events: list[Event]
+) -> None:
+    pages = [Image.fromarray(PIXELS)] * 3
+    path = run.settings.images / "pages.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    run.load(path)
+    assert events[0].detail["notes"] == ["first of 3 frames"]
+
+
+def test_an_output_has_the_resolution_of_its_input(run: Run) -> None:
+    Image.fromarray(PIXELS).save(run.settings.images / "scan.tif", dpi=(300, 300))
+    run.save("scan.tif", PIXELS)
+    with Image.open(run.settings.output / "scan.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
 
 
 def test_an_image_error_fails_its_image_alone(run: Run, events: list[Event]) -> None:
