@@ -43,4 +43,8 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         ON_DASK,
         {"on_dask_threads": lambda pixels: "others"},
     ),
+    "On Dask no tile is lost, and all pixels are those of a.": (
+        {"base": run("a"), "on_dask": Stub(**vars(run("dask")), ledger={"assembled": 150})},
+        {"on_dask": Stub(**vars(run("dask")), ledger={"assembled": 149})},
+    ),
 }
