@@ -24,6 +24,7 @@ from studyguide import course, images
 from studyguide.cluster import DONE, Cluster
 from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError, explained
 from studyguide.kubectl import (
+    AGAIN,
     DESCRIBE,
     MANAGED_BY,
     OWNER,
@@ -444,7 +445,7 @@ class KubernetesCluster(Cluster):
 
     def _fetch_outputs(self) -> None:
         """Bring the outputs here. Raises ToolError if one is not as its pod saved it."""
-        files = self._patiently(lambda: self.kubectl.fetch(FILES, self._output))
+        files = self._patiently(self._outputs)
         for name, body in files.items():
             with images.atomic(self.settings.output / name) as file:
                 file.write(body)
@@ -453,6 +454,14 @@ class KubernetesCluster(Cluster):
             if images.sha256(images.load(path)) != event.detail["pixels_sha256"]:
                 problem = f"{path} has not the pixels that {event.process} saved"
                 raise StudyguideError(problem, "Run it again")
+
+    def _outputs(self) -> dict[str, bytes]:
+        """Fetch all outputs. ToolError while one is missing: a new pod `files` gets them again."""
+        files = self.kubectl.fetch(FILES, self._output)
+        saved = {PurePosixPath(event.detail["path"]).name for event in self._saved}
+        if missing := ", ".join(sorted(saved - files.keys())):
+            raise ToolError(["kubectl", "exec", FILES, "tar"], 0, f"no {missing} there", AGAIN)
+        return files
 
     def close(self) -> None:
         """Delete what this run has created, unless it is to be kept."""

@@ -273,6 +273,8 @@ class SmallCluster:
             return Answer(stdout=self._on_files(name, verb, rest, stdin))
         if name not in self.namespaces and verb == "get" and "json" in rest:
             return Answer(stdout=b'{"items": []}')  # as kubectl: no error
+        if name not in self.namespaces and verb == "delete" and "--selector" in rest:
+            return Answer(stdout=b"No resources found\n")
         if name not in self.namespaces:
             raise RefusedError(f'(NotFound): namespaces "{name}" not found')
         return self.namespaces[name].answer(verb, rest, stdin)
@@ -628,7 +630,7 @@ class Space:
             given = [_expand(part, variables) for part in container["args"]]
             # Pods have an address each; here all would listen at the same one.
             given = [part for part in given if not part.startswith("--metrics-port")]
-            pod.is_refused = bool(pod.password) and pod.password != self._password()
+            pod.is_refused = bool(pod.password) and pod.password != self._password(pod)
             refused = ["sh", "-c", "echo invalid username-password pair >&2; exit 75"]
             program = refused if pod.is_refused else self.cluster.program
             argv = [*program, *(self._path(part) for part in given)]
@@ -637,9 +639,10 @@ class Space:
             environment = {**os.environ, **variables}
             pod.child = Child(pod.name, argv, environment, log, self.cluster.reaper)
 
-    def _password(self) -> str:
-        """What Redis was started with, whatever its Secret says now."""
-        return next(pod.password for pod in self.pods if pod.owner["metadata"]["name"] == "redis")
+    def _password(self, client: Pod) -> str:
+        """What Redis was started with, whatever its Secret says now; if not yet, the client's."""
+        servers = [pod for pod in self.pods if pod.owner["metadata"]["name"] == "redis"]
+        return servers[0].password if servers else client.password
 
     def _variables(self, pod: Pod, container: Object) -> Iterator[tuple[str, str]]:
         for source in container.get("envFrom", []):

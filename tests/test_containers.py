@@ -224,7 +224,7 @@ def test_what_a_pod_says_is_json_that_names_run_worker_image_tile_and_attempt(
     cluster: Callable[..., Node],
 ) -> None:
     node = cluster("f")
-    _, (worker,), _ = start_queue(node, workers=1)
+    _, (worker,), _ = start_queue(node, "--log-format=json", workers=1)
     assert node.finish(node.start("coordinator", *QUICK)) == 0
     lines = [json.loads(line) for line in podman("logs", worker.main).splitlines()]
     blur = next(line for line in lines if line.get("stage") == "blur")

@@ -22,7 +22,7 @@ from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.images import load, sha256
 from studyguide.kubernetes import KubernetesCluster
-from studyguide.report import RunReport
+from studyguide.report import RunReport, newest_log, read_log
 from studyguide.settings import from_options
 from studyguide.timeline import Event, Recorder
 
@@ -370,6 +370,26 @@ def test_outputs_that_arrive_damaged_once_are_fetched_again(
         assert came.read_bytes() == (two_images / name).read_bytes()
 
 
+def test_outputs_that_a_new_pod_files_does_not_have_yet_are_waited_for(
+    pods: KubernetesCluster, two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    pods.kubectl.create(pods._objects)
+    there = cluster.data / "output" / "e_distributed_queue"
+    there.mkdir(parents=True)
+    shutil.copy(two_images / "cloud.png", there)
+    digest = sha256(load(two_images / "grain.png"))
+    detail = {"path": "/data/output/grain.png", "pixels_sha256": digest}
+    pods.note(Event("save", 0, 1, "assembler-1", "main", "grain.png", detail=detail))
+
+    def arrive(archive: bytes) -> bytes:
+        shutil.copy(two_images / "grain.png", there)
+        return archive
+
+    cluster.spoil = arrive
+    pods._fetch_outputs()
+    assert (tmp_path / "e_distributed_queue" / "grain.png").exists()
+
+
 def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,7 +493,7 @@ def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     Image.fromarray(pixels).save(tmp_path / "own" / "big.png")
     a = studyguide.run("a", images=tmp_path / "own", output=tmp_path / "a")
 
-    assert "Deploy first: make -C k8s deploy A=f" in make("run", "A=f", code=2)
+    assert "Do this first: make -C k8s deploy A=f" in make("run", "A=f", code=2)
     make("deploy", "A=e")
     in_e = cluster.names("worker")
     assert make("deploy", "A=f").startswith("context small, namespace studyguide\n")
@@ -487,11 +507,6 @@ def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     assert {path.name: sha256(load(path)) for path in home.iterdir()} == a.pixels()
     assert list((tmp_path / "charts").iterdir())
 
-    before = set(cluster.names("worker"))
-    assert "tiles were given to another worker" in make("chaos-test", "A=f", *places)
-    assert len(before - set(cluster.names("worker"))) == 1
-    assert {path.name: sha256(load(path)) for path in home.iterdir()} == a.pixels()
-
     make("scale", "A=f", "N=2")
     assert len([pod for pod in cluster.pods if "worker" in pod.name and not pod.is_ending]) == 2
     assert "worker" in make("status")
@@ -501,6 +516,24 @@ def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     make("clean", "A=f")
     assert cluster.is_empty
     assert_only_one_namespace_is_touched(cluster, NAMESPACE)
+
+
+def test_make_chaos_test_kills_a_worker_of_a_run_of_its_own(
+    tmp_path: Path, cluster: SmallCluster
+) -> None:
+    pixels = np.tile(noise()[..., 0], (16, 16))  # 42 tiles
+    (tmp_path / "own").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "own" / "big.png")
+    slow = " ".join(f"--fault slow:big.png:{tile}" for tile in range(10, 20))
+    given = [f"ARGS=--images {tmp_path / 'own'} --workers 2 --visibility 0.5"]
+    given += [f"{key}={tmp_path / key.lower()}" for key in ("IMAGES", "LOGS")]
+    said = make("chaos-test", "A=f", f"CHAOS=--kill-worker-after 6 {slow}", *given)
+    assert "context small, namespace studyguide-" in said
+    report = read_log(newest_log(tmp_path / "logs", APPROACHES["f"].stem))
+    assert report.ok
+    assert len(report.timeline.of("death")) == 1
+    assert report.timeline.of("reclaim")
+    assert cluster.is_empty
 
 
 def test_make_run_tells_why_a_job_failed(cluster: SmallCluster) -> None:

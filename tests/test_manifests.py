@@ -1,12 +1,17 @@
 """Every kustomization of k8s/ as kubectl renders it: valid, locked down, complete, affordable."""
 
 import base64
+import hashlib
+import io
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
+from kubectl_stub import Answer, stub_kubectl
 from kubernetes_validate import utils as schemas
 from pods import K8S, Object, expand, render, require
 
@@ -398,6 +403,91 @@ def test_make_says_which_cluster_it_means_or_that_there_is_none() -> None:
     calls = [line for line in shown.stdout.splitlines() if line.startswith("kubectl")]
     assert calls
     assert all("--context somewhere --namespace studyguide" in call for call in calls)
+
+
+REFUSED = (
+    b"E1127 13:42:34 memcache.go:265] couldn't get current server API group list\n" * 3
+    + b"The connection to the server localhost:8080 was refused\n"
+)
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Answer]]:
+    """What kubectl answers to calls with these words; to all others that they went well."""
+    known: dict[str, Answer] = {}
+
+    def answer(arguments: list[str], stdin: bytes) -> Answer:
+        said = " ".join(arguments)
+        return next((it for words, it in known.items() if words in said), Answer())
+
+    with stub_kubectl(answer, tmp_path, monkeypatch):
+        yield known
+
+
+@pytest.mark.parametrize("target", ["deploy", "run", "status", "logs", "scale", "fetch", "clean"])
+def test_make_says_in_one_line_that_no_cluster_answers(
+    target: str, answers: dict[str, Answer]
+) -> None:
+    answers["--context here"] = Answer(1, stderr=REFUSED)
+    done = make("--no-print-directory", target, "CONTEXT=here")
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    refused = "The connection to the server localhost:8080 was refused"
+    assert said == [f"The cluster does not answer: {refused}"]
+    assert done.stdout == "context here, namespace studyguide\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ["fetch", "A=f"],
+            "There is no job/coordinator. Do this first: make -C k8s deploy run",
+        ),
+        (["run", "A=f"], "There is no deployment/files. Do this first: make -C k8s deploy A=f"),
+        (["scale", "A=d"], "There is no deployment/worker. Do this first: make -C k8s deploy A=d"),
+        (["chaos-test", "A=d"], "chaos-test kills a worker of e, f or g, not of d"),
+        (["chaos-test", "A=g-all"], "chaos-test kills a worker of e, f or g, not of g-all"),
+        (
+            ["chaos-test"],
+            "studyguide uses kubectl's current context: kubectl config use",
+        ),
+    ],
+)
+def test_make_says_in_one_line_what_has_to_come_first(
+    arguments: list[str], problem: str, answers: dict[str, Answer]
+) -> None:
+    answers["get deployment"] = Answer(stdout=b"deployment.apps/redis\n")
+    answers["current-context"] = Answer(stdout=b"another\n")
+    done = make("--no-print-directory", *arguments, "CONTEXT=here")
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(said) == 1
+    assert said[0].startswith(problem)
+
+
+def test_make_fetch_takes_files_that_are_replaced_meanwhile_and_checks_their_digests(
+    tmp_path: Path, answers: dict[str, Answer]
+) -> None:
+    stem, digest = APPROACHES["e"].stem, hashlib.sha256(b"image").hexdigest()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        item = tarfile.TarInfo(f"{stem}/a.png")
+        item.size = 5
+        tar.addfile(item, io.BytesIO(b"image"))
+    changed = b"tar: a.png: file changed as we read it\ncommand terminated with exit code 1\n"
+    answers["get job --output name"] = Answer(stdout=b"job.batch/coordinator\n")
+    answers["-- tar"] = Answer(1, archive.getvalue(), changed)
+    answers["sha256sum"] = Answer(stdout=f"{digest}  a.png\n".encode())
+    answers["-- ls"] = Answer(stdout=b"a.png\n")
+    places = [f"{name}={tmp_path}/{name.lower()}" for name in ("IMAGES", "LOGS", "CHARTS")]
+    done = make("fetch", "A=e", "CONTEXT=here", *places)
+    assert "1 images came whole, of 1" in done.stdout
+    assert (tmp_path / "images" / stem / "a.png").read_bytes() == b"image"
+    answers["sha256sum"] = Answer(stdout=f"{digest[::-1]}  a.png\n".encode())
+    done = make("fetch", "A=e", "CONTEXT=here", *places)
+    assert done.returncode == 2
+    assert "came whole" not in done.stdout
 
 
 @pytest.mark.parametrize(
