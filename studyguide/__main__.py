@@ -159,7 +159,8 @@ def _run(given: argparse.Namespace) -> int:
         except (StudyguideError, OSError) as error:
             print(f"studyguide: approach {letter}: {error}", file=sys.stderr)
             failed = True
-    print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
+    if reports:
+        print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
     notes = [note for report in reports for note in report.notes]
     for report in reports:
         for item in report.failed_images:

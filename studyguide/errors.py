@@ -35,8 +35,8 @@ class StudyguideError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        said = f"{self.problem.rstrip('.')}."
-        return f"{said} {self.remedy}." if self.remedy else said
+        sentences = (text for text in (self.problem, self.remedy) if text)
+        return " ".join(text if text[-1] in ".?!" else f"{text}." for text in sentences)
 
 
 class UsageError(StudyguideError):

@@ -276,6 +276,12 @@ def test_a_log_that_finds_the_disk_full_is_told_and_the_images_are_saved(
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
+def test_without_a_report_no_table_is_printed(cli: Cli) -> None:
+    done = cli.run("f", "--backend", "kubernetes", PATH="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "studyguide: approach f: " in done.stderr
+
+
 @pytest.mark.parametrize("room", [4096, 8192, 16384])
 def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
     cli: Cli, small_disk: Path, room: int

@@ -31,10 +31,9 @@ def test_an_error_without_a_remedy_ends_with_its_problem() -> None:
     assert str(MessageError("No tile 9")) == "No tile 9."
 
 
-def test_a_problem_that_ends_with_a_full_stop_gets_no_second_one() -> None:
-    assert str(ImageError("The decoder gave up.", "Replace it")) == (
-        "The decoder gave up. Replace it."
-    )
+@pytest.mark.parametrize("problem", ["The decoder gave up.", "Wrong host or port?", "Stop!"])
+def test_a_problem_that_ends_with_a_mark_gets_no_full_stop(problem: str) -> None:
+    assert str(ImageError(problem, "Replace it")) == f"{problem} Replace it."
 
 
 def test_a_tool_error_carries_the_command_the_exit_code_and_what_the_tool_said() -> None:
