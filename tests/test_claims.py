@@ -164,3 +164,31 @@ def test_questions_definitions_and_code_need_no_claim(text: str) -> None:
 def test_false_claim_names_its_values() -> None:
     with pytest.raises(AssertionError, match=r"^False here: Nothing is saved\. \(saved = 2\)$"):
         Lesson.claim("Nothing is saved.", False, saved=2)
+
+
+TIMES = re.compile(r"\b(?:\w+_s|seconds|cores)\b")
+
+
+def divided_times(source: str) -> list[str]:
+    """Return what a cell divides by a time or by cores: the library computes such figures."""
+    found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.BinOp))
+    return [
+        ast.unparse(node)
+        for node in found
+        if isinstance(node.op, ast.Div) and TIMES.search(ast.unparse(node.right))
+    ]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_lessons_compute_no_speed_up_share_or_bound_themselves(path: Path) -> None:
+    cells = code_cells(nbformat.read(path, as_version=4))
+    mine = [cell for cell in cells if not tags(cell) & {"exercise", "solution"}]
+    assert [text for cell in mine for text in divided_times(cell.source)] == []
+
+
+def test_speed_ups_and_bounds_in_a_cell_are_noticed() -> None:
+    assert divided_times("gain = a.wall_s / b.wall_s; x = 1000 * a.wall_s") == [
+        "a.wall_s / b.wall_s"
+    ]
+    assert divided_times("work / cores") == ["work / cores"]
+    assert divided_times("size / 2 + whole_s / tiles") == []
