@@ -161,7 +161,8 @@ def load(path: Path, note: Note | None = None) -> Pixels:
 def _unreadable(path: Path, error: Exception) -> ImageError:
     """Say why a file cannot be read: the system refuses, its kind is not supported, or damage."""
     if isinstance(error, OSError) and error.errno:
-        return ImageError(f"{path} cannot be read ({error.strerror})", "Check its permissions")
+        remedy = "Check its permissions" if isinstance(error, PermissionError) else "Check its disk"
+        return ImageError(f"{path} cannot be read ({error.strerror})", remedy)
     remedy = "Replace or remove the file"
     with suppress(OSError):
         if path.stat().st_size == 0:

@@ -518,6 +518,27 @@ def test_a_file_that_vanishes_while_it_is_read_is_an_image_error(
     assert str(path) in refused(path).problem
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (IndexError("list index out of range"), "its data are damaged"),
+        (OSError("image file is truncated"), "image file is truncated"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be read (Input/output error)"),
+    ],
+    ids=["decoder", "Pillow", "system"],
+)
+def test_an_error_says_what_is_wrong_with_the_file_and_not_with_a_decoder(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(images, "to_pixels", fail)
+    problem = refused(saved(Image.fromarray(noise(2, 2, 3)), tmp_path / "a.png")).problem
+    assert said in problem
+    assert "index" not in problem
+
+
 def test_damaged_exif_is_ignored_without_a_warning(tmp_path: Path) -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
     path = saved(Image.fromarray(smooth(3)), tmp_path / "a.jpg", exif=exif)
