@@ -10,33 +10,66 @@ import time
 
 STARTED = time.time()  # before the other imports: a process' start is part of its timeline
 
+import signal
+import sys
+
+IS_PROGRAM = __name__ == "__main__" or sys.argv[0].endswith("/studyguide")
+if IS_PROGRAM and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C during the imports ends us at once; from `main` on it is a KeyboardInterrupt again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 import logging
-import signal
+import os
 import socket
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from studyguide import __version__
-from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError
+from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError, printable
 from studyguide.settings import OPTIONS, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
 STOPPED = 143  # as a shell tells the end by SIGTERM
 LINE = "%(levelname)s %(name)s: %(message)s"
+INDENT = "\n    "  # of what follows in a message of several lines: no text can forge a line of ours
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _open_standard_files()
+    try:
+        return _perform(_parser().parse_args(arguments))
+    except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is closed: another one ends us at once
+        fault: BaseException | None = stop.__context__
+        while fault and not isinstance(fault, StudyguideError):
+            fault = fault.__context__
+        _say(f"studyguide: {fault}" if fault else "studyguide: stopped")  # what we were ending for
+        return 130
+
+
+def _open_standard_files() -> None:
+    """Replace those that are closed, as after `2>&-`; else the next file to be opened is stderr."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _perform(given: argparse.Namespace) -> int:
     as_json = getattr(given, "log_format", "text") == "json"
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if as_json else logging.Formatter(LINE))
+    handler.setFormatter(JsonLines() if as_json else Lines(LINE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     complain = logging.getLogger("studyguide").error if as_json else _print_error
     try:
@@ -47,13 +80,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StudyguideError, OSError) as error:  # OSError: a full disk, for example
         complain(str(error))
         return TRY_AGAIN if given.command is _role else 1
-    except KeyboardInterrupt:
-        complain("stopped")
-        return 130
 
 
 def _print_error(message: str) -> None:
-    print(f"studyguide: {message}", file=sys.stderr)
+    _say(f"studyguide: {message}")
+
+
+def _say(text: str) -> None:
+    """Print to stderr; its terminal may be closed, which ends nothing that still has to be done."""
+    with suppress(OSError):
+        print(printable(text, INDENT), file=sys.stderr, flush=True)
+
+
+class Lines(logging.Formatter):
+    """Text for a terminal, whatever names of files a message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Escape what would control the terminal."""
+        return printable(super().format(record), INDENT)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints, which quote arguments, can be shown on a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain and end with exit code 2."""
+        super().error(printable(message))
 
 
 class JsonLines(logging.Formatter):
@@ -79,7 +131,7 @@ class JsonLines(logging.Formatter):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("studyguide", description=__doc__)
+    parser = Parser("studyguide", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True)
     _add_run(commands.add_parser("run", help="blur a folder of images in one or more of the ways"))
@@ -157,16 +209,16 @@ def _run(given: argparse.Namespace) -> int:
         except UsageError:
             raise
         except (StudyguideError, OSError) as error:
-            print(f"studyguide: approach {letter}: {error}", file=sys.stderr)
+            _print_error(f"approach {letter}: {error}")
             failed = True
     if reports:
         print(comparison(reports), file=sys.stderr if given.json else sys.stdout)
     notes = [note for report in reports for note in report.notes]
     for report in reports:
         for item in report.failed_images:
-            print(f"failed in {report.approach}: {item['error']}", file=sys.stderr)
+            _say(printable(f"failed in {report.approach}: {item['error']}"))
     for image, note in dict.fromkeys((each["image"], each["note"]) for each in notes):
-        print(f"note on {image}: {note}", file=sys.stderr)  # the same in all approaches
+        _say(printable(f"note on {image}: {note}"))  # the same in all approaches
     if given.json:
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     return 1 if failed or not all(report.ok for report in reports) else 0
@@ -188,27 +240,35 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
 
     from studyguide.cluster import KillWorker
     from studyguide.runs import expected_blurs, run
+    from studyguide.timeline import Event
 
     chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
     shown = sys.stderr.isatty()
     known = shown and not given.resume  # a resumed run has settings of its own
     total = expected_blurs(letter, _settings(given)) if known else None
-    with (
-        logging_redirect_tqdm(),
-        tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False) as bar,
-    ):
-        return run(
-            letter,
-            logs=given.logs,
-            backend=given.backend,
-            keep=given.keep,
-            namespace=given.namespace,
-            on_event=lambda event: bar.update() if event.stage == "blur" else None,
-            chaos=chaos,
-            faults=given.fault,
-            resume=given.resume,
-            **_settings(given),
-        )
+    bar = tqdm(desc=letter, unit=" blurs", total=total, disable=not shown, leave=False)
+
+    def count(event: Event) -> None:
+        with suppress(OSError):  # the terminal is closed
+            bar.update(event.stage == "blur")
+
+    try:
+        with logging_redirect_tqdm():
+            return run(
+                letter,
+                logs=given.logs,
+                backend=given.backend,
+                keep=given.keep,
+                namespace=given.namespace,
+                on_event=count,
+                chaos=chaos,
+                faults=given.fault,
+                resume=given.resume,
+                **_settings(given),
+            )
+    finally:
+        with suppress(OSError):
+            bar.close()
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -325,7 +385,7 @@ def _charts(given: argparse.Namespace) -> int:
 
     drawn = draw_all(given.logs, given.charts, [each.stem for each in APPROACHES.values()])
     for path in drawn:
-        print(path)
+        print(printable(str(path)))
     return 0 if drawn else 1
 
 
@@ -334,7 +394,7 @@ def _trace(given: argparse.Namespace) -> int:
     from studyguide.trace import chrome_trace
 
     given.trace.write_text(json.dumps(chrome_trace(read_log(given.log).timeline)))
-    print(f"{given.trace} is written. Open it at https://ui.perfetto.dev")
+    print(printable(f"{given.trace} is written. Open it at https://ui.perfetto.dev"))
     return 0
 
 
@@ -351,7 +411,7 @@ def _init(given: argparse.Namespace) -> int:
     from studyguide import course
 
     course.copy(given.folder)
-    print(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks")
+    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
     return 0
 
 
@@ -359,7 +419,7 @@ def _doctor(given: argparse.Namespace) -> int:
     from studyguide.doctor import describe, kernel_cache
 
     found = {**describe(), "kernel cache": kernel_cache()}
-    print("\n".join(f"{name:12} {value}" for name, value in found.items()))
+    print("\n".join(printable(f"{name:12} {value}") for name, value in found.items()))
     return 0
 
 

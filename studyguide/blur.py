@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from studyguide import kernels
 from studyguide.errors import UsageError
-from studyguide.settings import METHODS, Blur
+from studyguide.settings import METHODS, Blur, whole
 from studyguide.tiles import Pixels, Tile, grid, window
 
 POOL = "gaussian_blur"  # how the names of its threads begin
@@ -69,7 +69,8 @@ def blur_whole(image: Pixels, blur: Blur) -> Pixels:
     -------
     uint8 array of the same shape
     """
-    image, out = np.ascontiguousarray(image), np.empty_like(image, order="C")
+    image = np.ascontiguousarray(image)  # a plain array, whatever its class was
+    out = np.empty_like(image)
     _blur_blocks(image, 0, grid(image.shape[0], image.shape[1], kernels.BLOCK), blur, out)
     return out
 
@@ -86,7 +87,8 @@ def gaussian_blur(
     Parameters
     ----------
     image : uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
-        Grey, RGB or RGBA.
+        Grey, RGB or RGBA, in any memory layout. Of numpy's own subclasses, `memmap` is taken;
+        masked arrays and `matrix` are refused, for neither mask nor orientation would survive.
     kernel_size : int
         Side of the kernel in pixels; odd, 1 to 101.
     sigma : float, optional
@@ -95,7 +97,8 @@ def gaussian_blur(
         O(k) per sample in fixed point or in float32, or O(k^2) in float32; none is more than
         1 level in 255 from the exact blur, and the last two rarely differ from it at all.
     workers : int
-        Threads that share the image's blocks; the result does not depend on it.
+        Threads that share the image's blocks, or fewer where the system allows no more; the result
+        does not depend on it.
 
     Returns
     -------
@@ -107,14 +110,19 @@ def gaussian_blur(
         If an argument is out of its range or the array is no such image.
     """
     _check_image(image)
-    if not isinstance(workers, int) or workers < 1:
+    threads = whole(workers)
+    if threads is None or threads < 1:
         raise UsageError(f"workers is {workers!r}", "Use a whole number from 1 on")
     blur = Blur.of(kernel_size, sigma, method)
-    image, out = np.ascontiguousarray(image), np.empty_like(image, order="C")
+    image = np.ascontiguousarray(image)  # a plain array, whatever its class was
+    out = np.empty_like(image)
     # Whoever is free takes the next block, so that all end together; the caller is one of them.
     blocks = iter(grid(image.shape[0], image.shape[1], kernels.BLOCK))
     task = partial(_blur_blocks, image, 0, blocks, blur, out)
-    others = [_pool(workers - 1).submit(task) for _ in range(workers - 1)]
+    try:
+        others = [_pool(threads - 1).submit(task) for _ in range(threads - 1)]
+    except RuntimeError:  # no thread can be started: at a limit of the system, or when Python ends
+        return blur_whole(image, blur)  # anew: a thread may be at work on a block of `out`
     task()
     for other in others:
         other.result()
@@ -190,8 +198,11 @@ def _channels(image: Pixels) -> int:
 
 def _check_image(image: Pixels) -> None:
     ok = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    ok = ok and not isinstance(image, (np.ma.MaskedArray, np.matrix))
     if not ok or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image)
+        what = type(image).__name__
+        if isinstance(image, np.ndarray):
+            what = f"{what} of {image.dtype} {image.shape}"
         raise UsageError(
             f"The image is {what}", "Pass a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
         )

@@ -37,7 +37,10 @@ def _cluster() -> str:
     if not shutil.which("kubectl"):
         return "none: kubectl is not installed; d to g run on processes of this machine"
     command = ["kubectl", "config", "current-context"]
-    context = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    try:
+        context = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"none: kubectl cannot be used ({error})"
     if context.returncode:
         return "none: kubectl has no context; d to g run on processes of this machine"
     return f"context {context.stdout.strip()}"

@@ -11,9 +11,11 @@
     └── Cancelled           a channel was cancelled because another stage failed
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+MORE_THREADS = "Use fewer --workers, or allow more threads and processes (ulimit -u, pids limit)"
 # What JSON of another form than we wrote makes our code raise; nested too deep it is the last.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
@@ -77,6 +79,24 @@ class ToolError(StudyguideError):
         self.command = tuple(command)
         self.exit_code = exit_code
         self.stderr = stderr
+
+
+JOINERS = "\u200c\u200d"  # of Persian, of Indian scripts and of emoji: they only join letters
+
+
+def printable(text: str, newline: str = r"\n") -> str:
+    """Escape what would control a terminal or forge a line: for all text that people are shown.
+
+    Control characters, marks that change the direction of text, separators of lines and bytes that
+    are not UTF-8 become what Python writes for them; a newline becomes `newline`.
+    """
+    return "".join(newline if sign == "\n" else _escaped(sign) for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    if sign in JOINERS or unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return sign
+    return sign.encode("unicode_escape").decode()
 
 
 @contextmanager

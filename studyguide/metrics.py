@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from studyguide.errors import StudyguideError, UsageError, explained
+from studyguide.errors import MORE_THREADS, StudyguideError, UsageError, explained
 from studyguide.queues import Link
 from studyguide.timeline import Event
 
@@ -108,7 +108,9 @@ def serve(
     with explained(UsageError, problem, remedy, ValueError, OverflowError):
         place = (host or "127.0.0.1", int(port))
         server = make_server(*place, answer, ThreadingWSGIServer, _Quiet)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    serving = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    with explained(StudyguideError, "No thread can be started", MORE_THREADS, RuntimeError):
+        serving.start()
 
 
 class _Quiet(WSGIRequestHandler):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from studyguide.errors import ToolError
+from studyguide.errors import MORE_THREADS, StudyguideError, ToolError, explained
 
 _HELPER = """
 import os, signal, sys
@@ -42,15 +42,16 @@ class Reaper:
     """Kills the listed children once the process that made it has ended."""
 
     def __init__(self) -> None:
-        self._helper = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _HELPER],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
+        with explained(StudyguideError, "The reaper cannot be started", MORE_THREADS):
+            self._helper = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _HELPER],
+                cwd="/",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,
+            )
         assert self._helper.stdin is not None
         self._pipe = self._helper.stdin
         # A forked copy of us would hold the pipe open after our death.
@@ -95,7 +96,8 @@ Start = Callable[[Sequence[str], Mapping[str, str], Path], Running]
 def _start_behind_gate(
     name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, reaper: Reaper
 ) -> Running:
-    with log.open("ab") as output:
+    started = explained(StudyguideError, f"The process {name} cannot be started", MORE_THREADS)
+    with log.open("ab") as output, started:
         process = subprocess.Popen(
             ["/bin/sh", "-c", _GATE, name, *argv],
             env=env,

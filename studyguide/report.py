@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from studyguide import images
-from studyguide.errors import DAMAGE, MessageError, StudyguideError, UsageError, explained
+from studyguide.errors import (
+    DAMAGE,
+    MessageError,
+    StudyguideError,
+    UsageError,
+    explained,
+    printable,
+)
 from studyguide.timeline import SCHEMA, Event, Timeline
 
 # What says that a tile was put into a queue, that a worker was handed it, and how it ended.
@@ -232,7 +239,7 @@ def newest_log(folder: Path, stem: str) -> Path:
 def readable(report: RunReport) -> str:
     """The log for people."""
     tables = [*_images(report.timeline), *_workers(report.timeline)]
-    return "\n".join([*_head(report), *tables, *_tail(report), ""])
+    return "\n".join(map(printable, [*_head(report), *tables, *_tail(report), ""]))
 
 
 def _head(report: RunReport) -> list[str]:
@@ -297,7 +304,7 @@ def comparison(reports: list[RunReport]) -> str:
         "approach  backend     images  tiles  workers   wall s   blur s  speed-up"
         "  lost  redelivered  dead  same pixels as a"
     )
-    return "\n".join([header, *(_row(report, base) for report in reports)])
+    return "\n".join([header, *(printable(_row(report, base)) for report in reports)])
 
 
 def _row(report: RunReport, base: RunReport | None) -> str:

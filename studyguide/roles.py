@@ -13,7 +13,7 @@ from typing import Literal
 
 from studyguide import service
 from studyguide.checkpoint import FileStore, RedisStore, Store
-from studyguide.errors import Cancelled
+from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
 from studyguide.faults import Fault
 from studyguide.metrics import ALIVE_S, Metrics
 from studyguide.metrics import serve as serve_metrics
@@ -106,7 +106,9 @@ def _set_on_signals(stop: threading.Event) -> None:
         while receiver.recv(1):
             stop.set()
 
-    threading.Thread(target=wait, args=[sender], name="signals", daemon=True).start()
+    waiting = threading.Thread(target=wait, args=[sender], name="signals", daemon=True)
+    with explained(StudyguideError, "No thread can be started", MORE_THREADS, RuntimeError):
+        waiting.start()
 
 
 def _serve_metrics(role: Role) -> Metrics:

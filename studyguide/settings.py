@@ -2,11 +2,23 @@
 
 import argparse
 import math
+import operator
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    SupportsIndex,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from studyguide.errors import UsageError
 
@@ -20,13 +32,38 @@ def _require(ok: bool, name: str, value: object, remedy: str) -> None:
         raise UsageError(f"{name} is {value!r}", remedy)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def whole(value: object) -> int | None:
+    """Return a whole number of any kind, numpy's included, as an int; None if it is something else.
+
+    Python takes a bool for a number; we do not.
+    """
+    with suppress(TypeError):
+        return None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+    return None
 
 
-def _is_positive(value: object) -> bool:
-    is_truth = isinstance(value, bool)  # which Python takes for a number
-    return isinstance(value, (int, float)) and not is_truth and 0 < value < math.inf
+def _real(value: object) -> float | None:
+    """Return a finite number of any kind as a float; None if it is something else."""
+    with suppress(OverflowError):
+        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _count(settings: object, name: str, label: str, remedy: str) -> None:
+    """Check a field that counts something, and keep it as an int."""
+    value = getattr(settings, name)
+    number = whole(value)
+    _require(number is not None and number >= 1, label, value, remedy)
+    object.__setattr__(settings, name, number)  # the dataclass is frozen
+
+
+def _positive(settings: object, name: str, remedy: str) -> None:
+    """Check a field that is a positive number, and keep it as an int or a float."""
+    value = getattr(settings, name)
+    number = _real(value)
+    _require(number is not None and number > 0, name, value, remedy)
+    object.__setattr__(settings, name, value if type(value) is int else number)
 
 
 # The text of a setting explains its command-line option.
@@ -43,20 +80,20 @@ class Blur:
     ] = "direct"
 
     def __post_init__(self) -> None:
-        size = self.kernel_size
         remedy = f"Use an odd number from 1 to {MAX_KERNEL_SIZE}, for example 21"
-        ok = _is_count(size) and size % 2 == 1 and size <= MAX_KERNEL_SIZE
-        _require(ok, "The kernel size", size, remedy)
+        _count(self, "kernel_size", "The kernel size", remedy)
+        size = self.kernel_size
+        _require(size % 2 == 1 and size <= MAX_KERNEL_SIZE, "The kernel size", size, remedy)
         _require(self.method in METHODS, "The method", self.method, f"Use one of {METHODS}")
-        remedy = "Use a positive number of pixels, for example 7.0"
-        _require(_is_positive(self.sigma), "sigma", self.sigma, remedy)
+        _positive(self, "sigma", "Use a positive number of pixels, for example 7.0")
 
     @classmethod
     def of(
         cls, kernel_size: int = 21, sigma: float | None = None, method: str = "direct"
     ) -> "Blur":
         """Fill in the usual sigma, a third of the kernel size."""
-        usual = kernel_size / 3 if isinstance(kernel_size, int) and kernel_size > 0 else 1.0
+        size = whole(kernel_size)
+        usual = size / 3 if size is not None and 0 < size <= MAX_KERNEL_SIZE else 1.0
         return cls(kernel_size, usual if sigma is None else sigma, cast(Method, method))
 
     @property
@@ -80,9 +117,8 @@ class Delivery:
 
     def __post_init__(self) -> None:
         for name in ("visibility_s", "backoff_s", "quiet_s", "patience_s"):
-            value = getattr(self, name)
-            _require(_is_positive(value), name, value, "Use a positive number of seconds")
-        _require(_is_count(self.max_attempts), "max_attempts", self.max_attempts, "Use 1 or more")
+            _positive(self, name, "Use a positive number of seconds")
+        _count(self, "max_attempts", "max_attempts", "Use 1 or more")
         _require(self.payload in ("file", "redis"), "payload", self.payload, "Use file or redis")
 
 
@@ -110,8 +146,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("workers", "tile_size", "queue_size", "images_in_memory", "instances"):
-            value, label = getattr(self, name), f"The setting {name.replace('_', ' ')}"
-            _require(_is_count(value), label, value, "Use a whole number from 1 on")
+            label = f"The setting {name.replace('_', ' ')}"
+            _count(self, name, label, "Use a whole number from 1 on")
         ok = self.start == "fresh" or (self.start == "warm" and sys.platform == "linux")
         _require(ok, "start", self.start, "Use fresh, or warm on Linux")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from studyguide.errors import Cancelled
+from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
 from studyguide.tiles import Pixels
 from studyguide.timeline import Recorder
 from studyguide.work import Canvas, ImageJob, Run, TileResult, TileTask, plan, process
@@ -127,11 +127,16 @@ class Crew:
         return channel
 
     def start(self, name: str, function: Callable[..., None], *args: Any) -> None:
-        """Run a stage on a thread of its own; the name is its lane in the timeline."""
+        """Run a stage on a thread of its own; the name is its lane in the timeline.
+
+        Raises StudyguideError if the system allows no further thread.
+        """
         ended = threading.Event()
         thread = threading.Thread(target=self._run, args=(ended, function, args), name=name)
         self._threads.append((thread, ended))
-        thread.start()
+        problem = f"The thread {name} cannot be started"
+        with explained(StudyguideError, problem, MORE_THREADS, RuntimeError):
+            thread.start()
 
     def _run(
         self, ended: threading.Event, function: Callable[..., None], args: tuple[Any, ...]

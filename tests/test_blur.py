@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -387,6 +388,85 @@ def test_a_child_that_is_forked_has_threads_of_its_own() -> None:
 
 def blur_in_child(image: Pixels) -> Pixels:
     return gaussian_blur(image, 3, workers=2)
+
+
+AT_EXIT = """
+import atexit
+import numpy as np
+from studyguide import gaussian_blur
+
+image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+expected = gaussian_blur(image, 3, workers={before})
+
+@atexit.register
+def blur():
+    print((gaussian_blur(image, 3, workers=2) == expected).all())
+"""
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_an_image_can_be_blurred_when_python_ends(before: int) -> None:
+    program = AT_EXIT.format(before=before)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_no_further_thread_can_be_started_the_others_do_the_work(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (300, 300), dtype=np.uint8)
+    whole, started = blur_whole(image, Blur.of(3, method="direct")), []
+
+    def start(thread: threading.Thread) -> None:
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        really_start(thread)
+
+    really_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    blur_module._pool.cache_clear()
+    blurred = gaussian_blur(image, 3, method="direct", workers=4)
+    blur_module._pool.cache_clear()
+    np.testing.assert_array_equal(blurred, whole)
+    assert len(started) == allowed
+
+
+class Labelled(np.ndarray):
+    """What imaging libraries give: an array with something beside it."""
+
+
+def test_an_array_of_another_library_that_is_an_image_is_blurred(tmp_path: Path) -> None:
+    image = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    mapped = np.memmap(tmp_path / "image", np.uint8, "w+", shape=image.shape)
+    mapped[:] = image
+    for like in (image.view(Labelled), mapped, np.asfortranarray(image), image[::-1][::-1]):
+        blurred = gaussian_blur(like, 3, method="direct")
+        assert type(blurred) is np.ndarray
+        np.testing.assert_array_equal(blurred, gaussian_blur(image, 3, method="direct"))
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_arrays_that_mean_something_else_are_refused_by_name() -> None:
+    image = np.zeros((5, 6), np.uint8)
+    for wrong, name in ((np.ma.masked_array(image), "MaskedArray"), (np.matrix(image), "matrix")):
+        with pytest.raises(UsageError, match=rf"The image is {name} of uint8 \(5, 6\)\. Pass"):
+            gaussian_blur(wrong, 3)
+    for wrong in ([[0, 1]], image.tolist(), memoryview(image), None):
+        with pytest.raises(UsageError, match=f"The image is {type(wrong).__name__}"):
+            gaussian_blur(wrong, 3)
+
+
+def test_numbers_of_numpy_are_numbers_and_a_bool_is_none() -> None:
+    image = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    blurred = gaussian_blur(image, np.int64(3), np.float32(2), "direct", np.uint8(1))
+    np.testing.assert_array_equal(blurred, gaussian_blur(image, 3, 2.0, "direct"))
+    for wrong in (True, np.True_, 1.0, np.float64(1), "1", None, np.array([1])):
+        with pytest.raises(UsageError, match="workers is"):
+            gaussian_blur(image, 3, workers=wrong)
 
 
 # --- numba's cache -------------------------------------------------------------------------------

@@ -214,6 +214,99 @@ def test_wrong_usage_ends_with_2_and_one_line_and_starts_nothing(
     assert [path for path in cli.folder.rglob("*.*") if path.is_file()] == []
 
 
+EVIL = "evil\x1b[31m\nstudyguide: \u202eall well\udcff.png"
+SHOWN = r"evil\x1b[31m\nstudyguide: \u202eall well\udcff.png"
+
+
+def test_a_name_that_would_control_the_terminal_is_escaped_wherever_it_is_shown(cli: Cli) -> None:
+    cli.images = make_images(cli.folder / "images")
+    (cli.images / EVIL).touch()
+    done = cli.run("a", "c")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed in {letter}: {cli.images}/{SHOWN} is empty. Replace or remove the file."
+        for letter in "ac"
+    ]
+    logs = list((cli.folder / "logs").glob("*.txt"))
+    for text in (path.read_text() for path in logs):
+        assert f"\n  {SHOWN}: {cli.images}/{SHOWN} is empty." in text
+        assert not set(text) & {"\x1b", "\u202e"}
+    assert len(logs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["fly\x1b\n"], 2),
+        (["run", "a", "--kernel-size", "\x1b\n"], 2),
+        (["run", "a", "--images", "\x1b\n"], 2),
+        (["run", "\x1b\n"], 2),
+        (["run", "f", "--resume", "\x1b\n"], 2),
+        (["trace", "\x1b\n", "trace.json"], 1),
+        (["log", "f", "\x1b\n"], 1),
+        (["init", "new\x1b\n"], 0),
+        (["worker", "--redis", "\x1b\n"], 2),
+    ],
+    ids=lambda value: " ".join(value[:2]).strip() if isinstance(value, list) else "",
+)
+def test_an_argument_that_would_control_the_terminal_is_escaped(
+    arguments: list[str], code: int, cli: Cli
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == code
+    told = done.stdout + done.stderr
+    assert "\x1b" not in told
+    assert r"\x1b" in told
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_needs_no_standard_input_output_or_error(closed: str, cli: Cli) -> None:
+    command = ["exec", sys.executable, "-m", "studyguide", *cli.run_arguments("a", "f")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{' '.join(map(str, command))} {closed}"], cwd=cli.folder, check=False
+    )
+    assert done.returncode == 0
+    assert cli.saved("a") == cli.saved("f") == expected()
+
+
+HIT = """
+import os, signal, sys
+
+class Hit:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Hit())
+if {again}:
+    import atexit
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "again", "code"),
+    [
+        ("argparse", False, -signal.SIGINT),
+        ("studyguide.settings", False, -signal.SIGINT),
+        ("studyguide.approaches", False, 130),
+        ("numba", False, 130),
+        ("numba", True, -signal.SIGINT),
+    ],
+)
+def test_ctrl_c_during_the_imports_and_at_the_end_shows_no_traceback(
+    module: str, again: bool, code: int, cli: Cli
+) -> None:
+    (cli.folder / "first").mkdir()
+    text = HIT.format(module=module, again=again)
+    (cli.folder / "first" / "sitecustomize.py").write_text(text)
+    done = cli.run("b", PYTHONPATH=str(cli.folder / "first"))
+    assert done.returncode == code
+    said = "studyguide: stopped\n" if "numba" in module or "approaches" in module else ""
+    assert (done.stdout, done.stderr) == ("", said)
+
+
 @pytest.mark.parametrize("arguments", [[], ["run"], ["run", "a", "--workers", "x"], ["fly"]])
 def test_a_command_that_cannot_be_parsed_ends_with_2(arguments: list[str], cli: Cli) -> None:
     done = cli(*arguments)

@@ -13,6 +13,7 @@ from studyguide.errors import (
     StudyguideError,
     ToolError,
     UsageError,
+    printable,
 )
 
 TREE = [UsageError, ImageError, QueueError, MessageError, ToolError, Cancelled]
@@ -63,3 +64,26 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
     for kind in own:
         assert kind.__bases__ == (StudyguideError,)
         assert f"── {kind.__name__} " in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("straße 猫.png", "straße 猫.png"),
+        ("a\x1b[31m\a\r\t\x7f", r"a\x1b[31m\x07\r\t\x7f"),
+        ("c1 \x9b \x85", r"c1 \x9b \x85"),
+        ("\u202egnp.exe\u2066\u200f", r"\u202egnp.exe\u2066\u200f"),
+        ("lines\n\u2028\u2029", r"lines\n\u2028\u2029"),
+        ("no UTF-8: \udcff", r"no UTF-8: \udcff"),
+        (
+            "ideographic\u3000space, नहीं\u200c, 👩\u200d🚀",
+            "ideographic\u3000space, नहीं\u200c, 👩\u200d🚀",
+        ),
+    ],
+)
+def test_what_would_control_a_terminal_is_escaped_and_nothing_else(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_a_message_of_several_lines_can_be_indented() -> None:
+    assert printable("said:\nno\x1b", "\n  ") == "said:\n  no\\x1b"

@@ -1,5 +1,6 @@
 """Real processes: what a child does, and that none outlives its owner."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import failing
 
-from studyguide.errors import ToolError
+from studyguide.errors import StudyguideError, ToolError
 from studyguide.processes import Child, Reaper
 
 WAIT_S = 10.0  # a bound for slow machines; the waits end as soon as they can
@@ -253,3 +255,19 @@ def start_owner(end: str, folder: Path) -> "subprocess.Popen[bytes]":
 def printed_pids(owner: "subprocess.Popen[bytes]") -> list[int]:
     assert owner.stdout is not None
     return [int(word) for word in owner.stdout.readline().split()]
+
+
+def test_a_process_that_cannot_be_started_is_told_with_a_remedy(
+    reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    monkeypatch.setattr(subprocess, "Popen", failing(subprocess.Popen, 1, error))
+    with pytest.raises(StudyguideError, match=r"The process child cannot be started .*ulimit -u"):
+        start(reaper, tmp_path, "pass")
+
+
+def test_the_log_of_a_child_may_be_removed(reaper: Reaper, tmp_path: Path) -> None:
+    child = start(reaper, tmp_path, "print('x')")
+    child.wait()
+    child.log.unlink()
+    assert child.tail() == ""

@@ -5,9 +5,11 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,3 +187,20 @@ def test_the_redis_url_comes_from_the_environment_and_an_empty_one_counts_as_non
     assert redis_url() is None
     monkeypatch.delenv("REDIS_URL")
     assert redis_url() is None
+
+
+def test_numbers_of_numpy_are_kept_as_numbers_that_json_knows() -> None:
+    counts = {name: np.int64(3) for name in ("workers", "tile_size", "instances", "max_attempts")}
+    times = {name: np.float32(2) for name in ("visibility_s", "patience_s")}
+    settings = from_options({**counts, **times, "kernel_size": np.uint8(21), "sigma": Fraction(7)})
+    flat = describe(settings)
+    assert {name: flat[name] for name in counts} == dict.fromkeys(counts, 3)
+    assert {name: flat[name] for name in times} == dict.fromkeys(times, 2.0)
+    assert json.loads(json.dumps(flat)) == flat
+    assert settings.blur == Blur.of(21, 7.0)
+
+
+@pytest.mark.parametrize("value", [np.True_, np.array([3]), np.nan, 10**400, 3j])
+def test_what_is_no_number_is_refused_of_whatever_type(value: object) -> None:
+    for name in ("sigma", "visibility_s", "kernel_size"):
+        assert refused(value, **{name: value})

@@ -22,7 +22,7 @@ from support import failing, temporary_files, wait_until
 from studyguide import images, threads, work
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
-from studyguide.errors import Cancelled
+from studyguide.errors import Cancelled, StudyguideError
 from studyguide.report import RunReport
 from studyguide.runs import run
 from studyguide.settings import Blur, Settings
@@ -290,7 +290,7 @@ def test_a_thread_that_cannot_be_started_ends_the_run(monkeypatch: pytest.Monkey
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
+    with pytest.raises(StudyguideError, match=r"can't start new thread.* Use fewer --workers"):
         enter(Crew(), ("one too many", lambda: None), ("never reached", lambda: None))
 
 
