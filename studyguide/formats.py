@@ -87,7 +87,7 @@ def _check_tiff(path: Path, image: TiffImageFile) -> None:
         raise ImageError(problem, CONVERT_FIRST)
     bits, planes = max(tags.get(BITSPERSAMPLE, (1,))), tags.get(PLANAR_CONFIGURATION)
     if bits > 8 and planes == 2 and image.tile[0].codec_name == "raw":
-        problem = f"{path} holds each channel apart, in 16 bits without compression"
+        problem = f"{path} holds 16-bit samples in separate planes without compression"
         raise ImageError(problem, CONVERT_FIRST)  # Pillow takes each byte for a sample
 
 

@@ -563,7 +563,8 @@ class StreamAssembler(Consumer):
             canvas.pixels[tile.core] = original[tile.core]
             mask[tile.core] = 255
         folder = self.run.settings.output
-        images.save(images.output(folder, job.image, images.PARTIAL), canvas.pixels)
+        dpi = images.density(self.run.settings.images / job.image)
+        images.save(images.output(folder, job.image, images.PARTIAL), canvas.pixels, dpi)
         images.save(images.output(folder, job.image, images.MASK), mask)
         names = ", ".join(str(tile.index) for tile in dead)
         error = f"{len(dead)} of {len(job.tiles)} tiles are dead letters ({names})"

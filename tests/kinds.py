@@ -367,13 +367,13 @@ def tiffs() -> Iterator[Kind]:
         ("grey-alpha-8-associated", "grey with associated alpha", "RGBA", dimmed(2, 8), black,
          two | divided),
         ("rgb-8", "RGB, 8 bits", "RGB", samples(3, 8), rgb, {}),
-        ("rgb-8-apart", "RGB, 8 bits, each channel apart", "RGB",
+        ("rgb-8-planar", "RGB, 8 bits, planar", "RGB",
          np.moveaxis(samples(3, 8), 2, 0), rgb, apart),
         ("rgb-8-bigtiff", "RGB, 8 bits, BigTIFF", "RGB", samples(3, 8), rgb, {"bigtiff": True}),
         ("rgb-8-tiled", "RGB, 8 bits, in tiles", "RGB", samples(3, 8), rgb, {"tile": (16, 16)}),
         ("rgb-16", "RGB, 16 bits", "RGB", samples(3, 16), rgb, {}),
         ("rgb-16-big-endian", "RGB, 16 bits, big-endian", "RGB", samples(3, 16), rgb, big),
-        ("rgb-16-apart-lzw", "RGB, 16 bits, each channel apart, LZW", "RGB",
+        ("rgb-16-planar-lzw", "RGB, 16 bits, planar, LZW", "RGB",
          np.moveaxis(samples(3, 16), 2, 0), rgb, apart | {"compression": "lzw"}),
         ("rgba-8", "RGBA, 8 bits", "RGBA", samples(4, 8), rgb, alpha),
         ("rgba-8-associated", "RGBA, 8 bits, associated alpha", "RGBA", dimmed(4, 8), rgb, divided),
@@ -441,8 +441,8 @@ def refused() -> Iterator[Kind]:
         yield Kind(f"{name}.tif", holds, "refused", body, note=why)
     planes = np.moveaxis(samples(3, 16), 2, 0)
     body = tiff_file(planes, rgb, planarconfig="separate")
-    words, why = "RGB, 16 bits, each channel apart, uncompressed", "holds each channel apart"
-    yield Kind("rgb-16-apart.tif", words, "refused", body, note=why)
+    words, why = "RGB, 16 bits, planar, uncompressed", "separate planes"
+    yield Kind("rgb-16-planar.tif", words, "refused", body, note=why)
 
 
 KINDS = [
@@ -471,8 +471,8 @@ def tables() -> Iterator[str]:
         yield "|---|---|---|---|"
         for kind in KINDS:
             if kind.file.endswith(suffixes):
-                note = f"{kind.note}" if kind.note else ""
-                yield f"| {kind.holds} | {kind.becomes} | {note} | {kind.file} |"
+                holds = kind.holds.replace(" 1 bits", " 1 bit")
+                yield f"| {holds} | {kind.becomes} | {kind.note} | {kind.file} |"
     yield ""
 
 

@@ -123,7 +123,7 @@ def tolerance(kind: Kind) -> int:
     """Levels by which rounding may differ: conversions start from 8 bits."""
     lossy = kind.path.suffix == ".jpg" or "lossy" in kind.file
     rounded = "associated" in kind.file or "palette-8" in kind.file or "cmyk" in kind.file
-    rounded = rounded or "16-apart" in kind.file  # Pillow gives the high bytes only
+    rounded = rounded or "16-planar" in kind.file  # Pillow gives the high bytes only
     return 2 if kind.space or lossy else 1 if rounded else 0
 
 
