@@ -368,11 +368,12 @@ def _clusters(given: argparse.Namespace) -> int:
     from studyguide.kubectl import OWNER, RESOURCES, RUN, Kubectl, owner
 
     kubectl = Kubectl.current(given.namespace or "default")
-    print(f"context {kubectl.context}", file=sys.stderr)
+    _say(f"context {kubectl.context}")
     if given.delete or given.all:
         labels = f"{RUN}={given.delete}" if given.delete else f"{RUN},{OWNER}={owner()}"
         kubectl.delete(RESOURCES if given.namespace else "namespaces", labels)
-    print(kubectl.left("deployments" if given.namespace else "namespaces"))
+    left = kubectl.left("deployments" if given.namespace else "namespaces")
+    print(printable(left, "\n"))
     return 0
 
 

@@ -22,7 +22,14 @@ from typing import Any, TypeVar
 
 from studyguide import course, images
 from studyguide.cluster import DONE, Cluster
-from studyguide.errors import ImageError, StudyguideError, ToolError, UsageError, explained
+from studyguide.errors import (
+    ImageError,
+    StudyguideError,
+    ToolError,
+    UsageError,
+    explained,
+    printable,
+)
 from studyguide.kubectl import (
     AGAIN,
     DESCRIBE,
@@ -100,7 +107,8 @@ class KubernetesCluster(Cluster):
         self.kubectl = kubectl = Kubectl.current(namespace or f"studyguide-{self.run_id}")
         self._owns_namespace = not namespace
         # Nobody's cluster is touched without having been named.
-        print(f"context {kubectl.context}, namespace {kubectl.namespace}", file=sys.stderr)
+        where = f"context {kubectl.context}, namespace {kubectl.namespace}"
+        print(printable(where), file=sys.stderr)
         kubectl.answers()
         self._objects = self._own(_load(kustomize(course.find("k8s") / approach)))
         self._output = f"{OUTPUT}/{settings.output.name}"

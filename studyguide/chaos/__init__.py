@@ -38,7 +38,7 @@ from studyguide.chaos.strikes import (
 )
 from studyguide.chaos.subject import BLUR, GRIDS, TILE_SIZE, TILES, pictures
 from studyguide.chaos.verdict import Outcome, line, page, problems
-from studyguide.errors import StudyguideError, UsageError
+from studyguide.errors import StudyguideError, UsageError, printable
 from studyguide.faults import Fault
 from studyguide.redis_server import find_server, wheel_server
 from studyguide.report import Ledger
@@ -185,7 +185,7 @@ def command(given: argparse.Namespace) -> int:
         outcome = trial.run()
         known.append(outcome)
         text = json.dumps(asdict(outcome))
-        print(text if given.json else line(outcome), flush=True)
+        print(text if given.json else printable(line(outcome)), flush=True)
         if outcome.problems:
             print(f"  repeat it: {outcome.command}", file=sys.stderr)
         if path:
