@@ -15,7 +15,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts notebooks record-cluster images test lint test-library test-notebooks coverage format chaos book \
+.PHONY: help run lab charts record notebooks record-cluster images test lint test-library test-notebooks coverage format chaos book \
 	bench bench-peers bench-check dist lock clean distclean
 
 help: ## list these tasks
@@ -23,6 +23,8 @@ help: ## list these tasks
 
 run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--workers 4")
 	@status=0; $(BIN)/studyguide run all $(ARGS) || status=$$?; \
+	echo; echo "e and f again, with a worker killed in each (e loses its tile):"; \
+	$(BIN)/studyguide run e f --kill-worker-after 20 $(ARGS) || [ $$? = 1 ] || status=1; \
 	$(BIN)/studyguide charts && exit $$status
 
 # A workspace of our own, and not in the home folder, where a learner's own are.
@@ -33,6 +35,12 @@ lab: $(READY) ## open the lessons in JupyterLab, lesson 1 with its timeline besi
 
 charts: $(READY) ## redraw visualize/ from the newest log of each approach
 	$(BIN)/studyguide charts $(ARGS)
+
+record: $(READY) ## record logs/ and visualize/ of the repository anew, in one session of this code
+	rm -f logs/*.json logs/*.txt visualize/*.png
+	$(MAKE) run
+	git add --update logs visualize
+	git add --force logs/*.json logs/*.txt visualize/*.png
 
 notebooks: $(READY) ## execute the lessons and store their outputs (ARGS=notebooks/01_a_sequential.ipynb)
 	$(BIN)/python tools/refresh_notebooks.py $(ARGS)
@@ -58,7 +66,13 @@ lint: $(READY) ## check style, types and import layers
 test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
-test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
+test-record: $(READY) ## record logs/ and visualize/ of the repository anew, in one session of this code
+	rm -f logs/*.json logs/*.txt visualize/*.png
+	$(MAKE) run
+	git add --update logs visualize
+	git add --force logs/*.json logs/*.txt visualize/*.png
+
+notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
 	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks
 
 coverage: $(READY) ## measure which lines and branches of the library the tests run, roles included

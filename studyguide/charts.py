@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +26,11 @@ from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from studyguide import images
+from studyguide import __version__, images
+from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
-from studyguide.report import RunReport, newest_log, read_log
+from studyguide.measures import recovery_s, start_s
+from studyguide.report import KILLED, RunReport, newest_log, read_log
 from studyguide.timeline import SPANS, Event, Timeline, critical_path
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,9 @@ STYLE = ["default", OWN]  # whatever style the reader has set
 DPI = 110
 WIDTH, RIGHT, TOP, MAX_LANES = 9.0, 0.55, 0.75, 10.0  # inches, and so is the next line
 STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
+BAR, HEADLINE = 0.4, 0.45
 LEGEND_COLUMNS = 5
+AFTER = "After one killed worker"
 MAX_BARS = 4000  # more become a smear: shares of time per bin are drawn instead
 MAX_ROWS = 320  # more lanes are too thin to see: those of one role share a row
 MAX_SIGNS = 200  # more faults are drawn as dots of one kind, without arrows
@@ -109,6 +113,7 @@ class Chart(Figure):
     def __init__(self, height: float, title: str, facts: str, name: str) -> None:
         super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
         self.alt, self.name = f"{title}; {facts}.", name
+        self.sources: list[str] = []  # names of the logs that it is drawn from
         self.text(0.2 / WIDTH, 1 - 0.16 / height, title, size=12.5, weight="bold", va="top")
         self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top", wrap=True)
 
@@ -117,8 +122,11 @@ class Chart(Figure):
         return {"image/png": image, "text/plain": self.name}, {"image/png": {"alt": self.alt}}
 
     def png(self) -> bytes:
-        """The picture, with its alt text as metadata."""
-        buffer, metadata = io.BytesIO(), {"Description": self.alt, "Software": None}
+        """The picture; its metadata has its alt text, our version and the names of its logs."""
+        buffer, metadata = io.BytesIO(), {"Description": self.alt}
+        metadata["Software"] = f"studyguide {__version__}"
+        if self.sources:
+            metadata["Source"] = " ".join(self.sources)
         with style.context(STYLE):
             self.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
         return buffer.getvalue()
@@ -141,20 +149,31 @@ class Chart(Figure):
 def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
     """Draw `<folder>/<stem>.png` from the newest log of each approach, and `comparison.png`.
 
+    Runs of which a worker was killed have charts of their own, and a panel of the comparison.
+
     Returns
     -------
     list of Path
         What was drawn; an approach without a log is left out, with a warning.
     """
-    reports: dict[str, RunReport] = {}
-    for stem in stems:
+    found: dict[str, tuple[str, RunReport]] = {}  # stem -> name of its log, and what is in it
+    for stem in (*stems, *(stem + KILLED for stem in stems)):
         try:
-            reports[stem] = read_log(newest_log(logs, stem))
+            path = newest_log(logs, stem)
         except UsageError as error:
-            logger.warning("No chart of %s: %s", stem, error)
-    charts = {folder / f"{stem}.png": timeline_figure(run) for stem, run in reports.items()}
-    if reports:
-        charts[folder / "comparison.png"] = comparison_figure(list(reports.values()))
+            if not stem.endswith(KILLED):
+                logger.warning("No chart of %s: %s", stem, error)
+            continue
+        found[stem] = path.name, read_log(path)
+    charts: dict[Path, Chart] = {}
+    for stem, (name, report) in found.items():
+        charts[folder / f"{stem}.png"] = chart = timeline_figure(report)
+        chart.sources = [name]
+    whole = [report for stem, (_, report) in found.items() if not stem.endswith(KILLED)]
+    if whole:
+        killed = [report for stem, (_, report) in found.items() if stem.endswith(KILLED)]
+        charts[folder / "comparison.png"] = chart = comparison_figure(whole, killed)
+        chart.sources = [name for name, _ in found.values()]
     for path, chart in charts.items():
         with images.atomic(path) as file:
             file.write(chart.png())
@@ -533,28 +552,95 @@ def _legend(scene: Scene) -> list[Artist]:
 
 
 @style.context(STYLE)
-def comparison_figure(reports: Sequence[RunReport]) -> Chart:
-    """Draw the wall time of each run, its speed-up over a's, and where tiles were lost."""
+def comparison_figure(reports: Sequence[RunReport], killed: Sequence[RunReport] = ()) -> Chart:
+    """Draw the wall time of each run, its start and its work apart, and its speed-up over a's.
+
+    A second panel shows what became of the `killed` runs: images saved, tiles lost, and the time
+    until what the dead worker held was done again.
+    """
+    killed = [report for report in killed if report.timeline.of("death")]
     base = next((report.wall_s for report in reports if report.approach == "a"), 0.0)
-    names, walls = _runs(reports), [report.wall_s for report in reports]
-    said = [_said(report, base) for report in reports]
+    names, said = _runs(reports), [_said(report, base) for report in reports]
+    after, outcomes = _runs(killed), [_outcome(report) for report in killed]
     title = "Wall time, and speed-up over a"
-    tall = 0.4 * len(reports)
     lossy = sum(report.lost_tiles > 0 for report in reports)
-    facts = f"runs: {len(reports)}, with tiles lost (cross): {lossy}"
-    chart = Chart(TOP + tall + AXIS, title, facts, f"{title}: {len(reports)} runs")
-    chart.alt = f"{title}; {'; '.join(map(': '.join, zip(names, said, strict=True)))}."
-    axes = chart.place(names, TOP, tall)
-    axes.set(xlim=(0, 1.25 * max(walls)), ylim=(len(walls) - 0.5, -0.5), xlabel="seconds")
-    axes.set_yticks(range(len(walls)), names)
-    axes.barh(range(len(walls)), walls, 0.7, gid="wall", **_paint("blur"))
+    facts = (
+        f"runs: {len(reports)}, {f'tiles lost in {lossy} (cross)' if lossy else 'no tiles lost'}"
+    )
+    first, second = TOP + BAR * len(reports), HEADLINE + BAR * len(killed) + AXIS
+    height = first + AXIS + second * bool(killed) + LEGEND_ROW
+    chart = Chart(height, title, facts, f"{title}: {len(reports)} runs")
+    chart.alt = f"{title}; {_listed(names, said)}."
+    axes = chart.place([*names, *after], TOP, BAR * len(reports))
+    _draw_walls(axes, reports, names, said)
     axes.axvline(base, color=GREY, linewidth=0.8, linestyle=":")
-    for y, (report, text) in enumerate(zip(reports, said, strict=True)):
-        place: Any = {"textcoords": "offset points", "va": "center", "path_effects": HALO}
-        axes.annotate(text, (report.wall_s, y), (12, 0), **place)
+    kinds = [("start", "start of all processes"), ("blur", "work")]
+    if killed:
+        chart.alt += f" {AFTER}: {_listed(after, outcomes)}."
+        top = first + AXIS + HEADLINE
+        chart.text(0.2 / WIDTH, 1 - (top - 0.28) / height, AFTER, size=10.5, weight="bold")
+        _draw_recoveries(chart.place([*names, *after], top, BAR * len(killed)), killed, outcomes)
+        kinds += [("assemble", "until its tile was done again"), ("silence", "until given up")]
+    chart.key([Patch(label=label, **_paint(kind)) for kind, label in kinds])
+    return chart
+
+
+def _listed(names: Sequence[str], said: Sequence[str]) -> str:
+    return "; ".join(map(": ".join, zip(names, said, strict=True)))
+
+
+def _draw_walls(
+    axes: Axes, reports: Sequence[RunReport], names: Sequence[str], said: Sequence[str]
+) -> None:
+    """A bar for each run: process starts, then work."""
+    rows, walls = range(len(reports)), [report.wall_s for report in reports]
+    starts = [min(start_s(report.timeline), report.wall_s) for report in reports]
+    work = [wall - start for wall, start in zip(walls, starts, strict=True)]
+    axes.barh(rows, starts, 0.7, gid="start", **_paint("start"))
+    axes.barh(rows, work, 0.7, starts, gid="work", **_paint("blur"))
+    _label(axes, names, walls, said, "seconds")
+    for y, report in enumerate(reports):
         if report.lost_tiles:
             axes.text(report.wall_s, y, FAULTS["death"][0], gid="lost", **SIGN)
-    return chart
+
+
+def _draw_recoveries(axes: Axes, killed: Sequence[RunReport], said: Sequence[str]) -> None:
+    """A bar for each run: from the death to the recovery, or until the run gave up."""
+    times = [_recovered(report) for report in killed]
+    for y, (report, taken) in enumerate(zip(killed, times, strict=True)):
+        kind = "assemble" if isfinite(recovery_s(report.timeline)) else "silence"
+        axes.barh(y, taken, 0.7, gid=kind, **_paint(kind))
+    _label(axes, _runs(killed), times, said, "seconds after the worker died")
+
+
+def _label(
+    axes: Axes, names: Sequence[str], ends: Sequence[float], said: Sequence[str], unit: str
+) -> None:
+    """Names on the left, what is to be said behind each bar."""
+    axes.set(ylim=(len(ends) - 0.5, -0.5), xlabel=unit)
+    axes.set_xlim(0, (2.2 if max(map(len, said)) > 24 else 1.25) * max(ends) or 1.0)
+    axes.set_yticks(range(len(ends)), names)
+    for y, (end, text) in enumerate(zip(ends, said, strict=True)):
+        place: Any = {"textcoords": "offset points", "va": "center", "path_effects": HALO}
+        axes.annotate(text, (end, y), (12, 0), **place)
+
+
+def _recovered(report: RunReport) -> float:
+    """Seconds from the death until its tile was done again, or until the run gave it up."""
+    timeline = report.timeline
+    taken = recovery_s(timeline)
+    given_up = max((mark.end for mark in timeline.of("lost", "failed")), default=timeline.end)
+    return taken if isfinite(taken) else given_up - timeline.of("death")[0].start
+
+
+def _outcome(report: RunReport) -> str:
+    lost = f"{report.lost_tiles} tile{'s' * (report.lost_tiles != 1)} lost"
+    seconds = _recovered(report)
+    back = f"recovered in {seconds:.1f} s"
+    if not isfinite(recovery_s(report.timeline)):
+        back = f"given up after {seconds:.1f} s"
+    lost = lost if report.lost_tiles else "no tile lost"
+    return f"{len(report.outputs)} of {report.images} images saved, {lost}, {back}"
 
 
 @style.context(STYLE)
@@ -581,7 +667,13 @@ def side_by_side(reports: Sequence[RunReport]) -> Chart:
 
 
 def _runs(reports: Sequence[RunReport]) -> list[str]:
-    return [f"{report.approach} on {report.backend}" for report in reports]
+    """Names in words, for example "a sequential"."""
+    titles = {letter: approach.title.lower() for letter, approach in APPROACHES.items()}
+    where = [f" on {report.backend}" * (report.backend != "local") for report in reports]
+    return [
+        f"{report.approach} {titles.get(report.approach, '')}".strip() + place
+        for report, place in zip(reports, where, strict=True)
+    ]
 
 
 def _said(report: RunReport, base: float) -> str:

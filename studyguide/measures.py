@@ -408,6 +408,24 @@ def retries(timeline: Timeline, backoff_s: float) -> list[Retry]:
     return found
 
 
+def recovery_s(timeline: Timeline) -> float:
+    """Wall seconds from the first death until every tile that dead threads held was done again.
+
+    Infinite if one never was; 0 where no thread that held a tile died.
+    """
+    held: dict[tuple[str, int], float] = {}
+    for death in timeline.of("death"):
+        if death.tile >= 0:
+            held.setdefault((death.image, death.tile), death.end)
+    done: dict[tuple[str, int], float] = {}
+    for event in timeline.of("transfer"):
+        tile = (event.image, event.tile)
+        if tile in held and event.end > held[tile]:
+            done.setdefault(tile, event.end)
+    ends = (done.get(tile, float("inf")) for tile in held)
+    return max(ends, default=0.0) - min(held.values(), default=0.0)
+
+
 # --- figures of a tile ---------------------------------------------------------------------------
 
 

@@ -176,7 +176,7 @@ def _notes(timeline: Timeline) -> list[dict[str, str]]:
 
 def machine() -> dict[str, Any]:
     """What a run was recorded on, without names or addresses."""
-    packages = ("numpy", "numba", "Pillow", "redis")
+    packages = ("studyguide", "numpy", "numba", "Pillow", "redis")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -184,6 +184,8 @@ def machine() -> dict[str, Any]:
         **{name: version(name) for name in packages},
     }
 
+
+KILLED = "-killed"  # in the name of a run's log: chaos struck it, so that it is no measurement
 
 # --- logs ------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from studyguide.cluster import KEPT_S, Chaos, Cluster, LocalCluster, key_prefix
 from studyguide.errors import DAMAGE, ImageError, MessageError, StudyguideError, UsageError
 from studyguide.faults import Fault
 from studyguide.queues import clear, expire
-from studyguide.report import RunReport, write_log
+from studyguide.report import KILLED, RunReport, write_log
 from studyguide.settings import OPTIONS, Settings, describe, from_options, redis_url
 from studyguide.tiles import grid
 from studyguide.timeline import Event, Recorder, Timeline
@@ -123,7 +123,7 @@ def run(
     where = "local" if chosen.on_threads else backend
     made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
     if logs is not None:
-        write_log(made, Path(logs), chosen.stem)
+        write_log(made, Path(logs), chosen.stem + KILLED * bool(chaos))
     return made
 
 

@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from PIL import Image
 from support import SMALL, make_images
 
+from studyguide import __version__
 from studyguide.charts import (
     FAULTS,
     LOOKS,
@@ -464,7 +465,8 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_readers_style() -> None:
 def test_a_picture_carries_its_description_and_nothing_that_changes() -> None:
     chart = draw(sequential())
     with Image.open(io.BytesIO(chart.png())) as image:
-        assert image.text == {"Description": chart.alt}
+        words = {"Description": chart.alt, "Software": f"studyguide {__version__}"}
+        assert image.text == words
         assert image.width == 990
 
 
@@ -497,8 +499,64 @@ def test_the_comparison_has_a_bar_for_each_run_and_says_its_speed_up() -> None:
     a = replace(report_of(sequential(), "a"), wall_s=6.0)
     b = replace(report_of(pool(), "b"), wall_s=1.5)
     chart = comparison_figure([a, b])
-    assert [bar.get_width() for bar in chart.axes[0].patches] == [6.0, 1.5]
-    assert "a on local: 6.00 s, 1.0×; b on local: 1.50 s, 4.0×" in chart.alt
+    assert [bar.get_width() for bar in bars(chart, "work")] == [6.0, 1.5]
+    assert "a sequential: 6.00 s, 1.0×; b tile parallel: 1.50 s, 4.0×" in chart.alt
+
+
+def bars(chart: Chart, gid: str, panel: int = 0) -> list[Any]:
+    return [bar for bar in chart.axes[panel].patches if bar.get_gid() == gid]
+
+
+def test_each_bar_of_the_comparison_is_split_into_start_and_work() -> None:
+    report = report_of(faulty())  # its last process is up after 0.7 s
+    chart = comparison_figure([report])
+    (start,), (work,) = bars(chart, "start"), bars(chart, "work")
+    assert (start.get_x(), start.get_width()) == (0, pytest.approx(0.7))
+    assert work.get_x() == pytest.approx(0.7)
+    assert work.get_x() + work.get_width() == pytest.approx(report.wall_s)
+
+
+def lossy() -> Timeline:
+    """The run of `faulty` in which nobody takes tile 7 over, and which gives up in the end."""
+    kept = [event for event in faulty().events if (event.tile, event.attempt) != (7, 2)]
+    script = Script()
+    script.add("coordinator", "lost", 4.0, 0.0, tile=7)
+    script.add("coordinator", "failed", 4.0, 0.0, error="1 of 24 tiles were lost")
+    return Timeline([*(event for event in kept if event.stage != "save"), *script.events])
+
+
+def test_a_second_panel_says_what_became_of_runs_with_a_killed_worker() -> None:
+    whole, lost = report_of(faulty(), "f"), report_of(lossy(), "e")
+    chart = comparison_figure([report_of(sequential(), "a")], [lost, whole])
+    (given_up,), (recovered,) = bars(chart, "silence", 1), bars(chart, "assemble", 1)
+    (death,) = lost.timeline.of("death")
+    assert given_up.get_width() == pytest.approx(EPOCH + 4 - death.start)
+    again = next(e for e in whole.timeline.of("transfer") if (e.tile, e.attempt) == (7, 2))
+    assert recovered.get_width() == pytest.approx(again.end - death.start)
+    assert "e distributed queue: 0 of 1 images saved, 1 tile lost, given up after" in chart.alt
+    assert "f fault-tolerant queue: 1 of 1 images saved, no tile lost, recovered in" in chart.alt
+
+
+def test_a_run_in_which_no_worker_was_killed_in_the_end_has_no_second_panel() -> None:
+    chart = comparison_figure([report_of(sequential(), "a")], [report_of(pool(), "e")])
+    assert len(chart.axes) == 1
+
+
+def test_killed_runs_have_charts_of_their_own_and_each_chart_names_its_logs(
+    tmp_path: Path,
+) -> None:
+    log = write_log(report_of(sequential(), "a"), tmp_path, "a_sequential")
+    killed = write_log(report_of(faulty(), "f"), tmp_path, "f_fault_tolerant_queue-killed")
+    drawn = draw_all(tmp_path, tmp_path, ["a_sequential", "f_fault_tolerant_queue"])
+    sources = {}
+    for path in drawn:
+        with Image.open(path) as image:
+            sources[path.name] = image.text["Source"]  # type: ignore[attr-defined]
+    assert sources == {
+        "a_sequential.png": log.name,
+        "f_fault_tolerant_queue-killed.png": killed.name,
+        "comparison.png": f"{log.name} {killed.name}",
+    }
 
 
 def test_the_comparison_marks_runs_that_lost_tiles() -> None:
@@ -526,4 +584,5 @@ def test_strips_of_several_runs_share_one_axis_and_show_what_workers_did() -> No
     shown = {text.get_text() for legend in chart.legends for text in legend.get_texts()}
     assert "blur" in shown
     assert "load" not in shown, "no worker loads"
-    assert f"a on local {slow.wall_s:.2f} s, b on local {fast.wall_s:.2f} s." in chart.alt
+    said = f"a sequential {slow.wall_s:.2f} s, b tile parallel {fast.wall_s:.2f} s."
+    assert said in chart.alt

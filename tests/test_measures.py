@@ -30,6 +30,7 @@ from studyguide.measures import (
     path_s,
     payoff,
     peak,
+    recovery_s,
     retries,
     silence_s,
     spans,
@@ -334,6 +335,17 @@ def test_what_a_worker_does_beside_its_blurs_is_measured_from_result_to_result()
     assert beside_blur_s(Timeline(found)) == 3.5  # 6 - 3 and 7 - 3
     assert tile_cycle_s(Timeline(found)) == 3.5 + 1.5
     assert beside_blur_s(RUN) == 0
+
+
+def test_a_run_has_recovered_when_the_last_tile_of_a_dead_thread_is_done_again() -> None:
+    def death(at: float, tile: int) -> Event:
+        return Event("death", at, at, "w", "w", "a", tile)
+
+    assert recovery_s(RUN) == 0
+    again = event("transfer", 12, 14, tile=1)
+    assert recovery_s(Timeline([*one_image(), death(8, 1)])) == float("inf")
+    assert recovery_s(Timeline([*one_image(), death(8, 1), again])) == 14 - 8
+    assert recovery_s(Timeline([*one_image(), death(8, -1)])) == 0
 
 
 def test_medians_of_a_tile_leave_whole_images_out() -> None:
