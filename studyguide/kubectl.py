@@ -205,6 +205,11 @@ def owner() -> str:
     return name or str(os.getuid())
 
 
+def labels_of(run: str) -> dict[str, str]:
+    """Return the labels of all that a run creates."""
+    return {MANAGED_BY: "studyguide", RUN: run, OWNER: owner()}
+
+
 def kustomize(folder: Path) -> bytes:
     """Render a kustomization; no cluster is asked."""
     return _run(["kubectl", "kustomize", str(folder)])
@@ -291,7 +296,7 @@ def find_trouble(things: Iterable[Object]) -> list[Trouble]:
 
 def _of_thing(thing: Object, things: Iterable[Object]) -> Iterator[Trouble]:
     if thing["kind"] == "Pod" and "deletionTimestamp" not in thing["metadata"]:
-        yield from _of_pod(thing)
+        yield from _of_pod(thing, things)
     elif thing["kind"] == "PersistentVolumeClaim" and thing["status"]["phase"] == "Pending":
         yield _pending(f"persistentvolumeclaim/{thing['metadata']['name']}", "has no volume")
     elif thing["kind"] == "Event" and thing["reason"] in TELLING:
@@ -312,15 +317,28 @@ def _still_waits(about: Object, things: Iterable[Object]) -> bool:
     return all(owner["name"] != about["name"] for owner in owners)
 
 
-def _of_pod(pod: Object) -> Iterator[Trouble]:
+def _of_pod(pod: Object, things: Iterable[Object]) -> Iterator[Trouble]:
     where, status = f"pod/{pod['metadata']['name']}", pod["status"]
     if status.get("reason") == "Evicted":
-        yield Trouble(where, status["message"], _remedy(status["message"], DESCRIBE))
+        if not _is_replaced(pod, things):
+            yield _pending(where, status["message"])
+        return
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             yield _pending(where, condition.get("message", "cannot be scheduled"))
     for container in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
         yield from _of_container(where, container)
+
+
+def _is_replaced(pod: Object, things: Iterable[Object]) -> bool:
+    """Whether another pod of the same owner has started: an evicted one stays to be seen."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return any(
+        thing["kind"] == "Pod"
+        and thing["status"]["phase"] in ("Running", "Succeeded")
+        and thing["metadata"].get("ownerReferences") == owners
+        for thing in things
+    )
 
 
 def _of_container(where: str, container: Object) -> Iterator[Trouble]:

@@ -33,8 +33,6 @@ from studyguide.errors import (
 from studyguide.kubectl import (
     AGAIN,
     DESCRIBE,
-    MANAGED_BY,
-    OWNER,
     RESOURCES,
     RUN,
     Kubectl,
@@ -42,7 +40,7 @@ from studyguide.kubectl import (
     Trouble,
     find_trouble,
     kustomize,
-    owner,
+    labels_of,
 )
 from studyguide.settings import Settings, to_options
 from studyguide.timeline import Clock, Event, Recorder
@@ -131,7 +129,7 @@ class KubernetesCluster(Cluster):
         for secret in (thing for thing in things if thing["kind"] == "Secret"):
             text = text.replace(_name(secret), f"redis-{self.run_id}")  # of no other deployment
         things = json.loads(text)
-        labels = {MANAGED_BY: "studyguide", RUN: self.run_id, OWNER: owner()}
+        labels = labels_of(self.run_id)
         for thing in things:
             which = "name" if thing["kind"] == "Namespace" else "namespace"
             thing["metadata"][which] = self.kubectl.namespace
@@ -296,10 +294,8 @@ class KubernetesCluster(Cluster):
         """Collect events, see who died, let chaos strike; tell whether the run is over."""
         things = self._observe()
         self._see_deaths(things)
-        if not self.blurred:
-            self._tell(_readiness(things))
-        else:
-            self._tell(f"tiles blurred {self.blurred}", TOLD_S)
+        tiles = f"tiles blurred {self.blurred}" if self.blurred else ""
+        self._tell(tiles or _readiness(things), TOLD_S if tiles else 0.0)
         found, missing = find_trouble(things), ", ".join(sorted(self._pending))
         has_ended = self._job_has_ended(f"job/{role}", things, found)
         if has_ended and not missing:
@@ -363,11 +359,10 @@ class KubernetesCluster(Cluster):
             if pod is None or _ends(pod) > before.ends:
                 self.record_death(before.process, self._died_at(name, before, pod))
         self._alive = {
-            name: Alive(
-                name if ROLE in _labels(pod) else _labels(pod)["app"], _ends(pod), self._looked
-            )
+            name: Alive(_process(pod), _ends(pod), self._looked)
             for name, pod in pods.items()
-            if "deletionTimestamp" not in pod["metadata"] or _is_lost(pod)
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+            and ("deletionTimestamp" not in pod["metadata"] or _is_lost(pod))
         }
 
     def _died_at(self, name: str, before: Alive, pod: Object | None) -> float:
@@ -376,34 +371,17 @@ class KubernetesCluster(Cluster):
         The kubelet gives full seconds, and nothing of a pod that is gone. Then the pod died after
         it was killed, or after the last look that showed it, but before others took its tiles.
         """
-        process = before.process
-        states = pod["status"].get("containerStatuses", []) if pod else []
-        spans = [
-            span
-            for state in states
-            for key in ("state", "lastState")
-            for span in state.get(key, {}).items()
-        ]
-        ends = [
-            _seconds(span["finishedAt"])
-            for kind, span in spans
-            if kind == "terminated" and span.get("finishedAt")
-        ]
-        starts = [
-            _seconds(span["startedAt"])
-            for kind, span in spans
-            if kind == "running" and span.get("startedAt")
-        ]
-        silent = self._silent.pop(process, math.inf)
+        ends = _moments(pod, "terminated", "finishedAt")
+        starts = _moments(pod, "running", "startedAt")
+        silent = self._silent.pop(before.process, math.inf)
         at = max(ends) if ends else self._struck.pop(name, min(before.seen, silent, *starts))
-        spoke = self._before.pop(process, None) or self._spoke.pop(process, at)
+        spoke = self._before.pop(before.process, None) or self._spoke.pop(before.process, at)
         return max(at, spoke)
 
     def _job_has_ended(self, job: str, things: Iterable[Object], found: list[Trouble]) -> bool:
-        """Whether it has; exit code 1 means that some image failed, of which its events tell.
+        """Whether it has; exit code 1 means that some image failed, as its events report.
 
-        Raises StudyguideError if it failed otherwise, with what befell a pod or else with the end
-        of its log.
+        Raises StudyguideError if it failed otherwise: with a pod's trouble, or the end of its log.
         """
         its = [it for it in things if it["kind"] == "Job" and f"job/{_name(it)}" == job]
         told = [condition for it in its for condition in it["status"].get("conditions", [])]
@@ -518,6 +496,11 @@ def _is_lost(pod: Object) -> bool:
     return any(it.get("reason") in LOST and it["status"] == "True" for it in conditions)
 
 
+def _process(pod: Object) -> str:
+    """The name of a pod in the timeline; Redis is `redis`, as on one machine."""
+    return _name(pod) if ROLE in _labels(pod) else str(_labels(pod)["app"])
+
+
 def _ends(pod: Object) -> int:
     """How often the container of a pod has ended, when it should have gone on."""
     states = pod["status"].get("containerStatuses", [])
@@ -528,6 +511,10 @@ def _ends(pod: Object) -> int:
     return restarts + max(len(over), _is_lost(pod))
 
 
-def _seconds(text: str) -> float:
-    """A moment as the API gives it, in seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()
+def _moments(pod: Object | None, state: str, key: str) -> list[float]:
+    """When the containers of a pod began or ended that state, in seconds since the epoch."""
+    states = pod["status"].get("containerStatuses", []) if pod else []
+    spans = [
+        item.get(when, {}).get(state, {}) for item in states for when in ("state", "lastState")
+    ]
+    return [datetime.fromisoformat(span[key]).timestamp() for span in spans if span.get(key)]

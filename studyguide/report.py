@@ -144,7 +144,7 @@ class RunReport:
             outputs=[{"path": path, "pixels_sha256": digests[path]} for path in sorted(digests)],
             ledger=asdict(ledger),
             settings=settings,
-            machine=machine() | dict(chain(*(run.detail.items() for run in timeline.of("run")))),
+            machine=_machine_of(timeline),
             started=datetime.fromtimestamp(timeline.start, UTC).isoformat(timespec="seconds"),
             notes=_notes(timeline),
             timeline=timeline,
@@ -172,6 +172,13 @@ def _notes(timeline: Timeline) -> list[dict[str, str]]:
     lists = ((event.image, event.detail.get("notes")) for event in loads)
     notes = ((image, str(note)) for image, each in lists if isinstance(each, list) for note in each)
     return [{"image": image, "note": note} for image, note in dict.fromkeys(notes)]
+
+
+def _machine_of(timeline: Timeline) -> dict[str, Any]:
+    """What the first of a run's processes was started on, in a pod or here; its cluster."""
+    told = [event.detail["machine"] for event in timeline.of("start") if "machine" in event.detail]
+    where = next((item for item in told if isinstance(item, dict)), machine())
+    return where | dict(chain(*(run.detail.items() for run in timeline.of("run"))))
 
 
 def machine() -> dict[str, Any]:

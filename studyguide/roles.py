@@ -18,6 +18,7 @@ from studyguide.faults import Fault
 from studyguide.metrics import ALIVE_S, Metrics
 from studyguide.metrics import serve as serve_metrics
 from studyguide.queues import Link, ListQueue, StreamQueue
+from studyguide.report import machine
 from studyguide.settings import Settings
 from studyguide.threads import Crew
 from studyguide.timeline import Clock, Event, EventFile, Recorder
@@ -78,7 +79,7 @@ def serve(role: Role) -> int:
     run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
     _warm_up(role)
     began = clock() - max(0.0, Clock()() - role.started)
-    run.recorder.add("start", began, cpu_s=round(time.process_time(), 6))
+    run.recorder.add("start", began, cpu_s=round(time.process_time(), 6), machine=machine())
     if role.role == "sequential":
         service.sequential(run, stop)
     elif role.approach == "e":

@@ -12,12 +12,15 @@ from hypothesis import settings
 from kubectl_stub import stub_kubectl
 from pods import require
 from small_cluster import SmallCluster
-from support import make_images, processes_with
+from support import SMALL, make_images, processes_with
 from xdist.scheduler import LoadScopeScheduling
 
 from studyguide import kubernetes
+from studyguide.kubernetes import KubernetesCluster
 from studyguide.queues import Link
 from studyguide.redis_server import RedisServer
+from studyguide.settings import from_options
+from studyguide.timeline import Recorder
 
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,3 +118,13 @@ def cluster(
     ):
         yield cluster
     assert processes_with(str(tmp_path)) == []
+
+
+@pytest.fixture
+def pods(tmp_path: Path, cluster: SmallCluster) -> KubernetesCluster:
+    """Approach e on the small cluster, of which nothing is deployed yet."""
+    options = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
+    places = {"images": tmp_path, "output": tmp_path / "e_distributed_queue"}
+    return KubernetesCluster(
+        from_options({**options, **places}), "e", tmp_path, Recorder(lambda event: None)
+    )

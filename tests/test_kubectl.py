@@ -501,7 +501,7 @@ EVICTED = {
         (waiting("ImagePullBackOff", "Back-off pulling image"), "Back-off", LOAD, False),
         (refused(QUOTA), "exceeded quota", "The namespace's quota is used up", False),
         (refused(NO_ACCOUNT), "serviceaccount", "Ask for the right", True),  # not there yet
-        (EVICTED, "low on resource", "Free space on the node", False),
+        (EVICTED, "low on resource", "Free space on the node", True),  # it is replaced
     ],
 )
 def test_other_troubles_are_named_with_their_remedies(
@@ -511,6 +511,18 @@ def test_other_troubles_are_named_with_their_remedies(
     assert what in found.what
     assert remedy in found.remedy
     assert found.passing == passing
+
+
+def test_an_evicted_pod_is_in_no_trouble_once_another_has_taken_its_place() -> None:
+    owners = {"ownerReferences": [{"kind": "ReplicaSet", "name": "worker", "uid": "1"}]}
+    evicted = EVICTED | {"metadata": {"name": "worker-1", **owners}}
+    other = {
+        "kind": "Pod",
+        "metadata": {"name": "worker-2", **owners},
+        "status": {"phase": "Pending"},
+    }
+    assert [item.where for item in find_trouble([evicted, other])] == ["pod/worker-1"]
+    assert find_trouble([evicted, other | {"status": {"phase": "Running"}}]) == []
 
 
 def test_a_pod_that_gets_no_network_is_named() -> None:

@@ -1,10 +1,13 @@
 """Whole runs on a Kubernetes in small: what kubectl does is pretended, what roles do is real."""
 
 import base64
+import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import numpy as np
 import pytest
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
-from small_cluster import NAMESPACE, ROLE, SmallCluster
+from small_cluster import NAMESPACE, RUN, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
 import studyguide
 from studyguide import course, kubernetes
+from studyguide.__main__ import main
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
@@ -166,38 +170,6 @@ def test_e_tells_what_was_lost_when_a_worker_is_killed(
     assert "of 12 tiles were lost" in failed["error"]
     assert len(report.timeline.of("death")) == 1
     assert cluster.is_empty
-
-
-def test_a_pod_that_is_told_to_end_has_not_died(pods: KubernetesCluster) -> None:
-    events: list[Event] = []
-    pods.recorder.sink = events.append
-    before, after = objects("running", "pods"), objects("scale", "pods")
-    for pod in [*before, *after]:
-        pod["metadata"]["labels"][ROLE] = "worker"
-    goes = [pod for pod in after if "deletionTimestamp" in pod["metadata"]]
-    stays = [pod for pod in after if pod not in goes]
-    dies = [pod for pod in before if pod["metadata"]["name"].startswith("redis")]
-    for things in ([*stays, *dies, *_undeleted(goes)], [*stays, *dies, *goes], stays):
-        pods._see_deaths(things)
-    assert [event.process for event in events] == [dies[0]["metadata"]["name"]]
-
-
-def _undeleted(pods: list[Object]) -> list[Object]:
-    return [
-        {**pod, "metadata": {"name": pod["metadata"]["name"], "labels": {ROLE: "worker"}}}
-        for pod in pods
-    ]
-
-
-def test_a_pod_whose_container_has_restarted_has_died(pods: KubernetesCluster) -> None:
-    events: list[Event] = []
-    pods.recorder.sink = events.append
-    (before,) = [pod for pod in objects("running", "pods") if "redis" in pod["metadata"]["name"]]
-    (after,) = objects("redis restarts", "pods")
-    for pod in (before, before, after, after):
-        pod["metadata"]["labels"][ROLE] = "worker"
-        pods._see_deaths([pod])
-    assert [event.process for event in events] == [before["metadata"]["name"]]
 
 
 # what goes wrong
@@ -433,13 +405,6 @@ def test_bad_images_are_told_under_their_own_names_and_the_others_are_saved(
 # pieces
 
 
-@pytest.fixture
-def pods(tmp_path: Path, cluster: SmallCluster) -> KubernetesCluster:
-    places = {"images": tmp_path, "output": tmp_path / "e_distributed_queue"}
-    settings = from_options({**HASTY, **places})
-    return KubernetesCluster(settings, "e", tmp_path, Recorder(lambda event: None))
-
-
 def test_a_role_that_the_manifests_lack_is_told(pods: KubernetesCluster) -> None:
     with pytest.raises(UsageError, match="Nothing in k8s/e has the label studyguide/role: nobody"):
         pods.start("nobody")
@@ -471,6 +436,115 @@ def test_the_extra_that_pods_need_is_named_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UsageError, match=r"pip install studyguide\[cluster\]"):
         kubernetes._load(b"")
+
+
+# two runs, one cluster
+
+
+@pytest.mark.parametrize("letters", ["df", "ff"])
+def test_two_runs_at_once_end_as_each_would_alone(
+    letters: str,
+    two_images: Path,
+    tmp_path: Path,
+    cluster: SmallCluster,
+    expected: dict[str, str],
+) -> None:
+    both, shared = threading.Barrier(2, timeout=300), set[int]()
+
+    def meet(_: Cluster) -> None:
+        """Neither goes on before both are deployed."""
+        if threading.get_ident() not in shared:
+            shared.add(threading.get_ident())
+            both.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = [tmp_path / "one", tmp_path / "other"]
+        runs = [
+            pool.submit(perform, letter, two_images, folder, chaos=[meet])
+            for letter, folder in zip(letters, folders, strict=True)
+        ]
+        reports = [run.result() for run in runs]
+    assert len(shared) == 2
+    for letter, report in zip(letters, reports, strict=True):
+        assert report.pixels() == expected
+        assert (report.approach, report.lost_tiles) == (letter, 0)
+        assert report.timeline.of("death") == []
+        assert report.tiles == (0 if letter == "d" else sum(TILES.values()))
+    assert cluster.is_empty
+
+
+def stranger(kind: str, name: str, **labels: str) -> Object:
+    """An object that somebody else has in the namespace `team`."""
+    spec = {"replicas": 0, "template": {"metadata": {"labels": {"app": name}}, "spec": {}}}
+    metadata = {"name": name, "namespace": "team", "labels": labels}
+    return {"kind": kind, "metadata": metadata, "spec": spec}
+
+
+def test_a_run_in_a_named_namespace_leaves_alone_what_others_have_there(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    cluster.forbidden = {"create namespaces", "get namespaces", "delete namespaces"}
+    team = cluster.make("team")
+    team.put(stranger("Deployment", "web"))
+    (sick,) = shown("oom")
+    sick["metadata"]["labels"] = {RUN: "of-somebody-else"}
+    cluster.extra = [sick]
+    report = perform("d", two_images, tmp_path, namespace="team")
+    assert report.pixels() == expected
+    assert list(cluster.namespaces) == ["team"]
+    assert list(team.objects) == [("Deployment", "web")]
+    assert_only_one_namespace_is_touched(cluster, "team")
+
+
+def test_a_deployment_by_hand_after_a_run_that_was_kept_gets_a_redis_with_its_own_password(
+    tmp_path: Path, two_images: Path, cluster: SmallCluster
+) -> None:
+    settings = from_options({**HASTY, "images": two_images, "output": tmp_path / "f"})
+    kept = KubernetesCluster(
+        settings, "f", tmp_path, Recorder(lambda event: None), namespace=NAMESPACE
+    )
+    kept.kubectl.create(kept._objects)
+    (before,) = [pod for pod in cluster.pods if pod.name.startswith("redis")]
+    make("deploy", "A=f")
+    (after,) = [pod for pod in cluster.pods if pod.name.startswith("redis")]
+    assert (before.password != "blurred-lines", after.password) == (True, "blurred-lines")
+    assert not [pod.name for pod in cluster.pods if pod.is_refused]
+    make("clean", "A=f")
+    assert cluster.is_empty
+
+
+def test_a_run_goes_on_however_often_nodes_evict_its_job(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
+) -> None:
+    evicted: list[str] = []
+
+    def evict(_: Cluster) -> None:
+        (pod,) = [it for it in cluster.pods if it.name.startswith("seq") and not it.disruption]
+        if len(evicted) < 3 and pod.child and not pod.has_ended:
+            cluster.space.evict(pod)
+            evicted.append(pod.name)
+
+    report = perform("d", two_images, tmp_path, chaos=[evict])
+    assert report.pixels() == expected
+    assert [event.process for event in report.timeline.of("death")] == evicted
+
+
+# what is reported
+
+
+def test_the_command_line_tells_how_far_a_deployment_is_and_prints_only_the_report(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--images", str(two_images), "--output", str(tmp_path / "out")]
+    places += ["--logs", str(tmp_path / "logs")]
+    assert main(["run", "d", "--backend", "kubernetes", "--json", *places, "--kernel-size=5"]) == 0
+    told = capsys.readouterr()
+    (report,) = json.loads(told.out)
+    assert report["settings"]["payload"] == "redis"
+    lines = re.findall(r"studyguide.kubernetes: (.*)", told.err)
+    assert lines[0] == "pods ready 1 of 1"
+    assert "images sent 2 of 2" in lines
+    assert "pods ready 2 of 2" in lines[lines.index("images sent 2 of 2") :]
 
 
 # by hand
