@@ -573,9 +573,9 @@ class Space:
                 self._start(pod)
             elif not pod.codes:
                 self._note_end(pod)
-        for thing in self.objects.values():
-            if thing["kind"] in ("Deployment", "Job"):
-                self._match(thing)
+        workloads = [it for it in self.objects.values() if it["kind"] in ("Deployment", "Job")]
+        for thing in sorted(workloads, key=lambda it: bool(_role(it))):  # Redis first
+            self._match(thing)
 
     def _note_end(self, pod: Pod, code: int | None = None) -> None:
         if len(pod.ends) == pod.restarts:  # not noted yet

@@ -20,7 +20,6 @@ from support import SMALL, TILES, make_images, noise, processes_with, temporary_
 
 import studyguide
 from studyguide import course, kubernetes
-from studyguide.__main__ import main
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
@@ -533,15 +532,16 @@ def test_a_run_goes_on_however_often_nodes_evict_its_job(
 
 
 def test_the_command_line_tells_how_far_a_deployment_is_and_prints_only_the_report(
-    two_images: Path, tmp_path: Path, cluster: SmallCluster, capsys: pytest.CaptureFixture[str]
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
-    places = ["--images", str(two_images), "--output", str(tmp_path / "out")]
-    places += ["--logs", str(tmp_path / "logs")]
-    assert main(["run", "d", "--backend", "kubernetes", "--json", *places, "--kernel-size=5"]) == 0
-    told = capsys.readouterr()
-    (report,) = json.loads(told.out)
+    places = ["--images", two_images, "--output", tmp_path / "out", "--logs", tmp_path / "logs"]
+    options = ["--backend", "kubernetes", "--json", "--kernel-size=5"]
+    command = [sys.executable, "-m", "studyguide", "run", "d", *options, *places]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
     assert report["settings"]["payload"] == "redis"
-    lines = re.findall(r"studyguide.kubernetes: (.*)", told.err)
+    lines = re.findall(r"studyguide.kubernetes: (.*)", done.stderr)
     assert lines[0] == "pods ready 1 of 1"
     assert "images sent 2 of 2" in lines
     assert "pods ready 2 of 2" in lines[lines.index("images sent 2 of 2") :]

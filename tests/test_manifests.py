@@ -242,6 +242,39 @@ def test_only_our_roles_reach_redis_and_files_and_only_prometheus_reaches_our_ro
 
 
 @every_overlay
+def test_other_pods_of_the_namespace_are_neither_cut_off_nor_taken_for_ours(overlay: str) -> None:
+    for pod in (thing["spec"]["template"]["metadata"]["labels"] for thing in workloads(overlay)):
+        stranger = {"app": pod["app"]}
+        for policy in named(overlay, "NetworkPolicy").values():
+            assert not selects(policy["spec"]["podSelector"], stranger)
+        for service in named(overlay, "Service").values():
+            assert not service["spec"]["selector"].items() <= stranger.items()
+        for budget in named(overlay, "PodDisruptionBudget").values():
+            assert not selects(budget["spec"]["selector"], stranger)
+
+
+@every_overlay
+def test_everything_says_whose_it_is(overlay: str) -> None:
+    labels = {"app.kubernetes.io/part-of": "studyguide", "app.kubernetes.io/managed-by": "kubectl"}
+    for thing in rendered(overlay):
+        if thing["kind"] != "PersistentVolume":
+            assert labels.items() <= thing["metadata"]["labels"].items(), thing
+
+
+def test_a_node_that_fails_does_not_count_against_a_job_that_can_go_on() -> None:
+    for overlay in ("d", "f", "g", "g-all", "g-autoscaled"):
+        for job in named(overlay, "Job").values():
+            *_, last = job["spec"]["podFailurePolicy"]["rules"]
+            assert last == {
+                "action": "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            }
+    (job,) = named("e", "Job").values()
+    assert job["spec"]["backoffLimit"] == 0
+    assert "podFailurePolicy" not in job["spec"]
+
+
+@every_overlay
 def test_every_mounted_volume_and_its_source_exist(overlay: str) -> None:
     for spec in pod_specs(overlay):
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
