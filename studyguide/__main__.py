@@ -72,6 +72,8 @@ def _perform(given: argparse.Namespace) -> int:
     handler.setFormatter(JsonLines() if as_json else Lines(LINE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     complain = logging.getLogger("studyguide").error if as_json else _print_error
+    if given.command is not _role:
+        _clean_up_on_signals()
     try:
         return int(given.command(given))
     except UsageError as error:
@@ -80,6 +82,13 @@ def _perform(given: argparse.Namespace) -> int:
     except (StudyguideError, OSError) as error:  # OSError: a full disk, for example
         complain(str(error))
         return TRY_AGAIN if given.command is _role else 1
+
+
+def _clean_up_on_signals() -> None:
+    """Clean up after SIGTERM and a closed terminal as after Ctrl-C. Roles drain instead."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _print_error(message: str) -> None:
@@ -196,9 +205,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     from studyguide.report import RunReport, comparison
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # clean up, then end
     for name in ("cluster", "kubernetes"):  # the name that --resume takes; how far a deployment is
         logging.getLogger(f"studyguide.{name}").setLevel(logging.INFO)
     reports: list[RunReport] = []

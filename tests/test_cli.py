@@ -550,6 +550,18 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
         assert f"--resume {run} goes on with it" in done.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_init_that_is_stopped_leaves_no_half_of_a_course(
+    number: signal.Signals, code: int, cli: Cli
+) -> None:
+    (cli.folder / "first").mkdir()
+    text = f"import os, shutil\nshutil.copyfile = lambda *_: os.kill(os.getpid(), {int(number)})\n"
+    (cli.folder / "first" / "sitecustomize.py").write_text(text)
+    done = cli("init", "course", PYTHONPATH=str(cli.folder / "first"))
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert sorted(path.name for path in cli.folder.iterdir()) == ["first", "tmp"]
+
+
 @needs_proc
 def test_the_password_of_a_run_is_in_no_process_list_and_in_nothing_that_it_writes(
     cli: Cli,
