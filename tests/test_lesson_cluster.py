@@ -285,7 +285,7 @@ def test_the_cluster_cells_of_a_lesson_run_on_a_cluster_and_are_recorded(
     lesson.close()
 
 
-def no_context(_: type[Kubectl]) -> Kubectl:
+def no_context(_: type[Kubectl], namespace: str = "") -> Kubectl:
     raise ToolError(["kubectl"], 1, "error: current-context is not set")
 
 
