@@ -271,8 +271,11 @@ class SmallCluster:
             return Answer(stdout=self._on_namespaces(verb, rest))
         if verb in ("apply", "create") or "--kustomize" in rest:
             return Answer(stdout=self._on_files(name, verb, rest, stdin))
-        if name not in self.namespaces and verb == "get" and "json" in rest:
-            return Answer(stdout=b'{"items": []}')  # as kubectl: no error
+        if name not in self.namespaces and verb == "get":  # as kubectl: no error
+            if "json" in rest:
+                return Answer(stdout=b'{"items": []}')
+            if "--watch" in rest:
+                return Answer(stdout=b"NAME STATUS\n")
         if name not in self.namespaces and verb == "delete" and "--selector" in rest:
             return Answer(stdout=b"No resources found\n")
         if name not in self.namespaces:
