@@ -13,18 +13,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from studyguide import images
-from studyguide.errors import ToolError, UsageError
+from studyguide.errors import ImageError, ToolError, UsageError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
-from studyguide.queues import clear, expire
+from studyguide.queues import Link, clear, expire, reopen
 from studyguide.redis_server import RedisServer, external_server
 from studyguide.settings import Settings, redis_url, to_options
-from studyguide.timeline import Event, EventTail, Recorder
+from studyguide.timeline import LET_GO, Event, EventTail, Recorder
 from studyguide.warm import Template
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ ROLE = (sys.executable, "-m", "studyguide")
 STEP_S = 0.01  # how often the cluster looks at its processes
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
+HEALTHY_S = 60.0  # a process that ran for so long begins to count its restarts anew
 KEPT_S = 7 * 24 * 3600  # seconds for which a run that was cut short can be resumed
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
 HOPELESS = (2, 75)  # wrong usage; Redis away beyond our patience, or a full disk: no use to go on
@@ -104,7 +105,7 @@ class Cluster(ABC):
         lane = (event.process, event.lane)
         if event.tile >= 0 and event.stage in ("wait", "blur"):
             self.held[lane] = event
-        elif event.stage in ("transfer", "retry", "dead"):
+        elif event.stage in LET_GO:
             self.held.pop(lane, None)
         self.blurred += event.stage == "blur" and event.tile >= 0
         self.failures += event.stage == "failed"
@@ -144,6 +145,7 @@ class Process:
     command: list[str]
     child: Child
     restarts: int = 0
+    since: float = field(default_factory=time.monotonic)  # when its child was started
     due: float = 0.0  # monotonic time of its next restart, 0.0 while it runs
 
 
@@ -173,13 +175,27 @@ class LocalCluster(Cluster):
             external_server(url)
             self.redis_url = url
             self._prefix = key_prefix(self.run_id)  # others may use that server too
-            if (self.folder / "events").exists():  # it is resumed
+            if self._is_resumed:
                 expire(url, self._prefix, None)
         else:
             self.redis = RedisServer.start(self.folder / "redis", persistent, self._reaper)
             self.redis_url = self.redis.url
+        if self._is_resumed:
+            reopen(Link(self.redis_url), self._prefix, self._intact())
         if persistent:
             log.info("run %s, in %s", self.run_id, self.folder)  # what --resume takes
+
+    @property
+    def _is_resumed(self) -> bool:
+        return (self.folder / "events").exists()
+
+    def _intact(self) -> set[str]:
+        """Images that were saved, and whose files are still what they were."""
+        events = EventTail(self.folder / "events").read()
+        ends = [event for event in events if event.stage in ("save", "failed")]
+        last = {event.image: event for event in sorted(ends, key=lambda event: event.end)}
+        saved = [event for event in last.values() if event.stage == "save"]
+        return {event.image for event in saved if _is_as_recorded(event)}
 
     def start(self, role: str, count: int = 1, *options: str) -> None:
         """Start `count` processes of a role."""
@@ -217,6 +233,8 @@ class LocalCluster(Cluster):
         if process.due == 0.0:
             self.record_death(process.name, exit_code=code)
             images.sweep(self.settings.output)
+            if now - process.since > HEALTHY_S:
+                process.restarts = 0
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
                 silence = f"nothing, as it is where the disk of {self.folder} is full"
                 raise ToolError([process.name], code, process.child.tail() or silence)
@@ -224,7 +242,7 @@ class LocalCluster(Cluster):
         elif now >= process.due:
             process.child = self._spawn(process.name, process.command)
             process.restarts += 1
-            process.due = 0.0
+            process.since, process.due = now, 0.0
 
     # -- what chaos and people do to it
 
@@ -316,6 +334,15 @@ class LocalCluster(Cluster):
             expire(self.redis_url, self._prefix, KEPT_S)
         elif self.redis_url:
             clear(self.redis_url, self._prefix)
+
+
+def _is_as_recorded(save: Event) -> bool:
+    """Whether a file that was saved is there with the pixels that it had."""
+    try:
+        pixels = images.load(Path(save.detail["path"]))
+        return bool(images.sha256(pixels) == save.detail["pixels_sha256"])
+    except ImageError:
+        return False
 
 
 @dataclass

@@ -14,11 +14,10 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from studyguide.errors import MORE_THREADS, StudyguideError, UsageError, explained
 from studyguide.queues import Link
-from studyguide.timeline import Event
+from studyguide.timeline import LET_GO, Event
 
 ALIVE_S = 60.0  # at least; a heart touches its file three times in each visibility timeout
 COUNTED = {"blur": "done", "reclaim": "redelivered", "retry": "retried", "dead": "dead"}
-HELD, LET_GO = "wait", ("transfer", "retry", "dead")
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # bounds of the histograms
 
 
@@ -36,6 +35,7 @@ class Metrics:
         self._tiles = Counter("tiles", "Tiles by what became of them", ["outcome"], **options)
         for outcome in COUNTED.values():
             self._tiles.labels(outcome)  # shows as 0 before the first
+        self._holding: set[str] = set()  # lanes with a tile in hand; each has one at most
         self._in_flight = Gauge("tiles_in_flight", "Tiles leased and not let go of", **options)
         buckets = {"buckets": SECONDS, **options}
         self._seconds = {
@@ -52,7 +52,11 @@ class Metrics:
             self._tiles.labels(COUNTED[event.stage]).inc()
         if event.stage in self._seconds:
             self._seconds[event.stage].observe(max(0.0, event.seconds))
-        self._in_flight.inc((event.stage == HELD) - (event.stage in LET_GO))
+        if event.stage == "wait":
+            self._holding.add(event.lane)
+        elif event.stage in LET_GO:
+            self._holding.discard(event.lane)
+        self._in_flight.set(len(self._holding))
 
 
 def serve(

@@ -8,6 +8,7 @@
 --   P dlq        stream   dead letters, for people
 --   P ready      stream   jobs whose tiles are all done or dead; group `assemblers`
 --   P hb:<name>  string   heartbeat of a consumer, expires
+--   P jobs       hash     name of an image -> its job; set outside of the scripts
 --   P state:<job> string  how the image ended: saved, partial or failed
 --   P enq:<job>  set      tiles that were put into the stream
 --   P done:<job> set      tiles that are finished: the checkpoint
@@ -78,10 +79,13 @@ function commands.commit(entry, job, spec, tile, result, total)
 end
 
 -- fail entry job spec tile attempt max_attempts delay_ms error total  -> retry | dead | done
+-- Of an image that has ended nothing is tried again: its pixels may be gone.
 function commands.fail(entry, job, spec, tile, attempt, max_attempts, delay_ms, error, total)
   local verdict = 'done'
   if redis.call('HEXISTS', key('res', job), tile) == 1 then
     conclude(job, spec, tile, total)
+  elseif redis.call('EXISTS', key('state', job)) == 1 then
+    -- nothing to do
   elseif tonumber(attempt) < tonumber(max_attempts) then
     local member = tile .. '|' .. (attempt + 1) .. '|' .. spec
     redis.call('ZADD', key('delayed'), now_ms() + delay_ms, member)
@@ -159,30 +163,50 @@ function commands.reap(stream, group)
   end
 end
 
--- audit job spec total  -> tiles that are nowhere and must be enqueued again
--- Anti-entropy: with the stream and the delayed set empty nothing is in flight, so what has neither
--- a result nor a death is missing, whatever made it so.
-function commands.audit(job, spec, total)
-  local missing = {}
-  if redis.call('XLEN', key('tasks')) > 0 or redis.call('ZCARD', key('delayed')) > 0 then
-    return missing
+-- How many tiles have a result or a death. Few are dead; one may have both if a script was torn.
+local function count_over(job)
+  local over = redis.call('HLEN', key('res', job))
+  for _, tile in ipairs(redis.call('HKEYS', key('dead', job))) do
+    over = over + 1 - redis.call('HEXISTS', key('res', job), tile)
   end
-  for tile = 0, total - 1 do
+  return over
+end
+
+-- audit job spec total first count  -> tiles from `first` on that must be enqueued again, and before
+-- them where the next call has to begin: at `total` if all was looked at
+-- Anti-entropy: with the stream and the delayed set empty nothing is in flight, so what has neither
+-- a result nor a death is missing, whatever made it so. Tiles are looked at only if some are missing,
+-- and `count` of them in one call, so that others are not kept waiting.
+function commands.audit(job, spec, total, first, count)
+  total, first = tonumber(total), tonumber(first)
+  local found = {total}
+  if redis.call('XLEN', key('tasks')) > 0 or redis.call('ZCARD', key('delayed')) > 0 then
+    return found
+  end
+  if count_over(job) >= total then
+    if redis.call('XLEN', key('ready')) == 0 then
+      announce_if_complete(job, spec, total)
+    end
+    return found
+  end
+  found[1] = math.min(total, first + count)
+  for tile = first, found[1] - 1 do
     local res, dead = key('res', job), key('dead', job)
     if redis.call('HEXISTS', res, tile) == 0 and redis.call('HEXISTS', dead, tile) == 0 then
       redis.call('SREM', key('enq', job), tile)
-      missing[#missing + 1] = tile
+      found[#found + 1] = tile
     end
   end
-  if #missing == 0 and redis.call('XLEN', key('ready')) == 0 then
-    announce_if_complete(job, spec, total)
-  end
-  return missing
+  return found
 end
 
 -- reject job spec tile result  -> a result proved corrupt: do its tile again
--- The assembler keeps the announcement until it has rejected all that is corrupt, then lets go.
+-- The assembler keeps the announcement until it has rejected all that is corrupt, then lets go. One
+-- that comes late finds the results gone of an image that another has saved: they stay as they are.
 function commands.reject(job, spec, tile, result)
+  if redis.call('EXISTS', key('state', job)) == 1 then
+    return
+  end
   if redis.call('HGET', key('res', job), tile) == result then
     put(spec, tile, 1)
     redis.call('SREM', key('done', job), tile)

@@ -6,12 +6,13 @@ with its heartbeat; whoever goes silent for a visibility timeout loses it to ano
 of state is one atomic call into protocol.lua. Commands are those of Redis 6.2 and of Valkey.
 """
 
+import json
 import logging
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -33,11 +34,12 @@ Entry = tuple[str, str, int, dict[bytes, bytes]]  # id, who held it before, deli
 
 SOCKET_TIMEOUT_S = 4.0  # longer than any call blocks: an answer that takes longer never comes
 GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
-# Signs of errors that pass by themselves: the disk is full, or the memory is.
-PASSING = ("MISCONF", "maxmemory")
+# Signs of errors that pass by themselves: the disk is full, or the memory is; a script takes long.
+PASSING = ("MISCONF", "maxmemory", "is busy running")
 # Signs that a stream or its group is gone: the server lost its data, before or during a read.
 LOST = ("NOGROUP", "UNBLOCKED")
 LONGEST_PAUSE_S = 1.5  # between two tries while Redis is away
+AUDIT_TILES = 10_000  # tiles that one call looks at: others wait for some milliseconds
 BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
 
 
@@ -184,6 +186,17 @@ def _each_key(url: str, prefix: str, change: Callable[[redis.Redis, Any], object
     with suppress(redis.RedisError), connect(url, socket_timeout=SOCKET_TIMEOUT_S) as client:
         for key in client.scan_iter(match=prefix + "*", count=1000):
             change(client, key)
+
+
+def reopen(link: Link, prefix: str, intact: Collection[str]) -> None:
+    """Forget how all images ended but those in `intact`: a resumed run ends them anew."""
+
+    def forget(client: Any) -> None:
+        for image, job in client.hgetall(f"{prefix}jobs").items():
+            if json.loads(image) not in intact:
+                client.delete(f"{prefix}state:{job.decode()}")
+
+    link(forget)
 
 
 @dataclass
@@ -361,6 +374,22 @@ class StreamQueue(Queue):
 
     # -- the coordinator's side
 
+    def claim(self, job: ImageJob) -> bool:
+        """Note the job of an image in the hash `jobs`; False if the image has had another job.
+
+        An image that is changed between two starts of a coordinator has; the first is given up.
+        """
+        image = json.dumps(job.image)  # which may hold bytes that are no UTF-8
+
+        def note(client: Any) -> bool:
+            client.hsetnx(f"{self.prefix}jobs", image, job.key)
+            first = (client.hget(f"{self.prefix}jobs", image) or job.key.encode()).decode()
+            if first != job.key:
+                client.set(f"{self.prefix}state:{first}", "failed", nx=True)
+            return bool(first == job.key)
+
+        return bool(self.link(note))
+
     def enqueue(self, job: ImageJob, tiles: Sequence[Tile]) -> int:
         """Queue tiles that were not queued before; return how many were new."""
         return int(self._call("enqueue", job.key, job.to_json(), *(tile.index for tile in tiles)))
@@ -369,10 +398,24 @@ class StreamQueue(Queue):
         """Tiles that wait or are being worked on."""
         return int(self.link(lambda client: client.xlen(f"{self.prefix}tasks")))
 
+    def is_idle(self) -> bool:
+        """Whether no tile is in the stream or waits for its retry."""
+
+        def ask(client: Any) -> bool:
+            pipe = client.pipeline(transaction=False)
+            pipe.xlen(f"{self.prefix}tasks").zcard(f"{self.prefix}delayed")
+            return not any(pipe.execute())
+
+        return bool(self.link(ask))
+
     def audit(self, job: ImageJob) -> list[Tile]:
         """Tiles that are neither in flight nor over, to be queued again."""
-        missing = self._call("audit", job.key, job.to_json(), len(job.tiles))
-        return [job.tiles[int(index)] for index in missing]
+        first, total, found = 0, len(job.tiles), list[Tile]()
+        while first < total:
+            what = (job.key, job.to_json(), total, first, AUDIT_TILES)
+            first, *missing = map(int, self._call("audit", *what))
+            found += (job.tiles[index] for index in missing)
+        return found
 
     def reap(self) -> None:
         """Forget consumers that hold nothing and no longer beat."""

@@ -35,6 +35,7 @@ RESUMABLE = ("f", "g")  # whose state outlives all of their processes
 ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
 LOCK = "lock"  # in each temporary folder, held by the process that uses it
 YOUNG_S = 60.0  # a folder may be this old before it is locked
+JOBS = ("images", "output", "tile_size", "kernel_size", "sigma", "method")  # what makes a job
 UNFAULTED = ("a", "b", "c", "d")  # planted faults strike in the workers of e, f and g
 
 
@@ -72,7 +73,7 @@ def run(
         Faults planted on tiles in e to g, for example "flaky:chart.png:7".
     resume : str, optional
         Name of a run of f or g on this machine that was cut short: go on with it. It keeps the
-        settings that it had; those given here come before them.
+        settings that it had; those given here come before them, but for what makes its tiles.
     **settings
         Any of `studyguide.settings.OPTIONS`: images, output, workers, tile_size, kernel_size,
         sigma, method, ...
@@ -96,7 +97,9 @@ def run(
     chosen = APPROACHES[approach]
     resumable = backend == "local" and approach in RESUMABLE
     if resume:
-        settings = _settings_of(resume, approach if resumable else "") | settings
+        noted = _settings_of(resume, approach if resumable else "")
+        _require_same_jobs(resume, chosen, noted, noted | settings)
+        settings = noted | settings
     checked = _settings(chosen, settings)
     planted = [Fault.parse(text) for text in faults]
     paths, _ = images.find(checked.images)
@@ -113,7 +116,7 @@ def run(
     elif chosen.on_cluster:
         run_id = resume or f"{time.time_ns():x}"
         with _folder(run_id, resumable) as folder:
-            _note(folder, approach, settings)
+            _note(folder, approach, checked)
             kind = _kind(backend, run_id=run_id, namespace=namespace, keep=keep)
             cluster = kind(checked, approach, folder, Recorder(events))
             checked = cluster.settings  # where pods run some of them are other ones
@@ -299,10 +302,30 @@ def _place(run_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"studyguide-{run_id}"
 
 
-def _note(folder: Path, approach: str, settings: dict[str, Any]) -> None:
-    """Write down what `--resume` needs to know."""
+def _note(folder: Path, approach: str, settings: Settings) -> None:
+    """Write down what `--resume` needs to know, in whatever folder it is called."""
+    places = {"images": settings.images, "output": settings.output.parent}
+    absolute = {name: str(path.absolute()) for name, path in places.items()}
+    noted = {"approach": approach, "settings": describe(settings) | absolute}
     with images.atomic(folder / "run.json") as file:
-        file.write(json.dumps({"approach": approach, "settings": settings}, default=str).encode())
+        file.write(json.dumps(noted).encode())
+
+
+def _require_same_jobs(
+    run_id: str, chosen: Approach, noted: dict[str, Any], given: dict[str, Any]
+) -> None:
+    """Raise UsageError if a run would go on with other jobs: its tiles are those of the first."""
+    before, now = (describe(_settings(chosen, settings)) for settings in (noted, given))
+    for name in JOBS:
+        old, new = before[name], now[name]
+        if name in ("images", "output"):
+            old, new = Path(old).resolve(), Path(new).resolve()
+        if old != new:
+            raise UsageError(
+                f"The run {run_id} was begun with {name} {old}, not {new}",
+                f"Leave --{name.replace('_', '-')} out to go on with it, "
+                "or begin a new run without --resume",
+            )
 
 
 def _settings_of(run_id: str, approach: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from studyguide.queues import (
     Queue,
     StreamQueue,
 )
-from studyguide.tiles import Tile
+from studyguide.tiles import Pixels, Tile
 from studyguide.timeline import Recorder
 from studyguide.work import (
     Canvas,
@@ -49,6 +49,7 @@ from studyguide.work import (
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05  # how often a coordinator looks how far the run is
+REPAIR_S = 0.5  # how often it compares what should be with what is
 SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
 AUDIT_BATCH = 64  # images that a coordinator audits each time that it looks
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
@@ -241,22 +242,35 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
     for path in _paths(run, stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
+            if not queue.claim(job):
+                raise _changed(job)
             with run.recorder.span("split", job.image):
                 store.put_image(job, pixels)
             jobs.append(job)
             _enqueue(run, queue, job, job.tiles, stop)
-    still = jobs
+    still, next_repair = jobs, 0.0
     while still and not stop.wait(POLL_S):
         queue.promote()
         # At the end all once more: Redis may have lost how some of them ended.
         still = _without_end(queue, still) or _without_end(queue, jobs)
-        for job in still[:AUDIT_BATCH]:  # the others follow when these have ended
-            missing = queue.audit(job)
-            if store.holds(job) or _restore(run, queue, store, job):
-                _enqueue(run, queue, job, missing, stop)
+        if time.monotonic() >= next_repair:
+            # The others follow when these have ended.
+            _repair(run, queue, store, still[:AUDIT_BATCH], stop)
+            next_repair = time.monotonic() + REPAIR_S
     if stop.is_set():
         raise Cancelled
     queue.reap()
+
+
+def _repair(
+    run: Run, queue: StreamQueue, store: Store, jobs: list[ImageJob], stop: threading.Event
+) -> None:
+    """Queue again what is nowhere, with pixels that are gone: whatever lost them."""
+    idle = queue.is_idle()
+    for job in jobs:
+        missing = queue.audit(job) if idle else []
+        if store.holds(job) or _restore(run, queue, store, job):
+            _enqueue(run, queue, job, missing, stop)
 
 
 def _without_end(queue: Queue, jobs: list[ImageJob]) -> list[ImageJob]:
@@ -266,13 +280,22 @@ def _without_end(queue: Queue, jobs: list[ImageJob]) -> list[ImageJob]:
 def _restore(run: Run, queue: StreamQueue, store: Store, job: ImageJob) -> bool:
     """Whatever lost the tiles may have lost the pixels too."""
     with run.guarded(job.image):
-        found, pixels = run.load(run.settings.images / job.image)
-        if found != job:
-            raise ImageError(f"{job.image} was changed during the run", "Run it again")
-        store.put_image(job, pixels)
+        store.put_image(job, _load_again(run, job))
         return True
     queue.set_state(job, "failed")
     return False
+
+
+def _load_again(run: Run, job: ImageJob) -> Pixels:
+    """The pixels of a job; ImageError if they are not what they were."""
+    found, pixels = run.load(run.settings.images / job.image)
+    if found != job:
+        raise _changed(job)
+    return pixels
+
+
+def _changed(job: ImageJob) -> ImageError:
+    return ImageError(f"{job.image} was changed during the run", "Run it again")
 
 
 def _enqueue(
@@ -461,9 +484,11 @@ class StreamWorker(Consumer):
         delay_s = delivery.backoff_s * 2 ** max(0, lease.attempt - 1) * random.uniform(0.5, 1.5)
         attempts = lease.attempt if last else delivery.max_attempts
         verdict = self.queue.fail(lease, error, delay_s, attempts)
-        if verdict != "done":
-            what, delay_s = (lease.job.image, lease.tile.index), delay_s * (verdict == "retry")
-            self.run.recorder.mark(verdict, *what, lease.trial, error=error, delay_s=delay_s)
+        what, mark = (lease.job.image, lease.tile.index, lease.trial), self.run.recorder.mark
+        if verdict == "done":
+            mark("duplicate", *what, error=error)
+        else:
+            mark(verdict, *what, error=error, delay_s=delay_s * (verdict == "retry"))
 
 
 def read_ahead(tiles: int, seconds: float) -> int:
@@ -490,7 +515,7 @@ def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> 
         if not receiver.poll(timeout_s):
             raise ToolError(what, None, f"no result after {timeout_s:g} s")
         pixels = np.frombuffer(receiver.recv_bytes(), np.uint8)
-    except EOFError as error:
+    except (EOFError, OSError) as error:  # it died before, or while, it sent the result
         child.join()
         raise ToolError(what, child.exitcode, "the tile kills the process that blurs it") from error
     finally:
@@ -556,7 +581,7 @@ class StreamAssembler(Consumer):
     def _save_partial(self, canvas: Canvas) -> None:
         """Dead tiles keep the original pixels; names and a mask say that the image is not whole."""
         job, stem = canvas.job, Path(canvas.job.image).stem
-        original = images.load(self.run.settings.images / job.image)
+        original = _load_again(self.run, job)
         mask = np.zeros(job.shape[:2], np.uint8)
         dead = [job.tiles[index] for index in sorted(canvas.missing)]
         for tile in dead:

@@ -34,12 +34,13 @@ MARKS = (
     "run",  # the run starts
     "retry",  # a tile failed and will be tried again (detail: error, delay_s)
     "reclaim",  # a tile was taken over from a worker that went silent (detail: from_worker)
-    "duplicate",  # a tile was done twice; the second result was dropped
+    "duplicate",  # a tile was done twice; the second result, or error (in detail), was dropped
     "dead",  # a tile was given up as a dead letter (detail: error)
     "lost",  # a tile vanished with its worker and nobody will do it again
     "death",  # a process died (detail: exit_code); `tile` is what it held
     "failed",  # an image could not be done (detail: error)
 )
+LET_GO = ("transfer", "retry", "dead", "duplicate")  # a lane that waited for a tile is done with it
 NEEDED = {"failed": ("error",), "save": ("path", "pixels_sha256")}  # texts in the detail
 ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 END_OF_TIME = 1e11  # seconds since the epoch; beyond it no calendar goes

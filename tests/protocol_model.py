@@ -250,7 +250,8 @@ class Model:
             yield from self.scripted(world, world, "promote", 10)
         if "state:j" not in world.server.values:
             yield from self.enqueue(world)
-            yield from self.scripted(world, world, "audit", JOB, SPEC, len(TILES))
+            for first, _ in enumerate(TILES):
+                yield from self.scripted(world, world, "audit", JOB, SPEC, len(TILES), first, 1)
 
     def enqueue(self, world: World) -> Iterator[Step]:
         """A coordinator may start again at any time: it puts pixels, then tiles."""
@@ -423,12 +424,14 @@ class Model:
             require(not after.complete or self.known(after), "a complete job is not announced")
         elif command == "fail":
             tile, attempt = args[4:6]
-            verdict = "done" if tile in results else "retry" if attempt < MAX_ATTEMPTS else "dead"
+            over = tile in results or "state:j" in before.values
+            verdict = "done" if over else "retry" if attempt < MAX_ATTEMPTS else "dead"
             require(answer == verdict, f"the verdict is {answer}, not {verdict}")
             retry = verdict != "retry" or (tile, attempt + 1) in after.in_flight
             require(retry, "a failed tile is not retried")
             require(verdict != "dead" or tile in after.names("dead:j"), "a tile did not die")
-            require(verdict != "done" or tile in after.names("done:j"), "the checkpoint lags")
+            lags = tile in results and tile not in after.names("done:j")
+            require(not lags, "the checkpoint lags")
             told = verdict == "retry" or not after.complete or self.known(after)
             require(told, "a complete job is not announced")
         elif command == "give_back" and args[1] != "another":
@@ -439,6 +442,8 @@ class Model:
             require(answer == len(before.names("delayed")), "a retry that is due was left")
             require(not after.names("delayed"), "a retry stays in the delayed set")
             require(sorted(flying) == sorted(t for t, _ in before.in_flight), "a retry vanished")
+        elif command == "reject" and "state:j" in before.values:
+            require(before == after, "a tile of an image that has ended is done again")
         elif command == "reject" and results.get(args[3]) == args[4]:
             require(args[3] not in later, "a corrupt result is kept")
             require(args[3] in flying, "the tile of a corrupt result is not done again")
@@ -485,7 +490,8 @@ class Model:
     def check_end(self, world: World) -> None:
         server = world.server
         over, dead = server.names("res:j"), server.names("dead:j")
-        told = world.lost and server.names("enq:j") != set(TILES)  # all vanished after the save
+        # All vanished after the assembler had looked: the image has ended without its tiles.
+        told = world.lost and "state:j" in server.values
         require(over | dead == set(TILES) or told, "a tile is lost")
         require(not over & dead, "a tile is finished and dead")
         require(server.names("done:j") == over, "the checkpoint is not what was done")

@@ -1,17 +1,22 @@
 """Faults for real: processes and servers are killed in the middle of a run."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from PIL import Image
 from support import SMALL, WAIT_S, failing, grey, noise, temporary_files, wait_until
 
 import studyguide
 from studyguide import cluster as cluster_module
+from studyguide import runs
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.cluster import Cluster, KillRedis, KillWorker, LocalCluster
@@ -212,6 +217,19 @@ def test_a_process_that_dies_again_and_again_is_given_up(
     assert cluster.processes["worker-0"].restarts == 2
 
 
+def test_a_process_that_ran_well_for_long_begins_to_count_anew(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "MAX_RESTARTS", 1)
+    cluster.start("worker")
+    process = cluster.processes["worker-0"]
+    for _ in range(3):
+        before, process.since = process.child, process.since - 2 * cluster_module.HEALTHY_S
+        cluster.kill("worker-0")
+        wait_until(lambda before=before: cluster.step() or process.child is not before)
+    assert process.restarts == 1
+
+
 def test_a_process_that_cannot_write_is_given_up_at_once_with_what_it_said(
     cluster: LocalCluster,
 ) -> None:
@@ -294,3 +312,83 @@ def test_on_a_server_of_others_a_run_that_is_cut_short_leaves_no_key_for_ever(
         report = perform(letter, resume=run, workers=1, instances=1)
         assert report.pixels() == EXPECTED
         assert client.keys("*") == []
+
+
+def cut_short(perform: Perform, tmp_path: Path, stage: str) -> str:
+    """Interrupt a run of f after the first event of a stage; return its name."""
+
+    def interrupt(event: Event) -> None:
+        if event.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform("f", on_event=interrupt, faults=SLOW_END)
+    (folder,) = tmp_path.glob("studyguide-*")
+    return folder.name.removeprefix("studyguide-")
+
+
+def test_a_resumed_run_saves_again_what_is_gone_or_was_changed(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = cut_short(perform, tmp_path, "save")
+    (tmp_path / APPROACHES["f"].stem / "cloud.png").unlink()
+    report = perform("f", resume=run)
+    assert report.pixels() == EXPECTED
+    assert outputs(tmp_path, "f") == sorted(EXPECTED)
+    assert [event.image for event in report.timeline.of("save")].count("cloud.png") == 2
+
+
+def test_an_image_that_was_repaired_does_not_fail_when_its_run_is_resumed(
+    perform: Perform, two_images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = Path(shutil.copytree(two_images, tmp_path / "own"))
+    whole = (own / "cloud.png").read_bytes()
+    (own / "cloud.png").write_bytes(whole[:40])
+    run = cut_short(partial(perform, images=own), tmp_path, "transfer")
+    (own / "cloud.png").write_bytes(whole)
+    report = perform("f", images=own, resume=run)
+    assert report.timeline.of("failed")
+    assert (report.failed_images, report.pixels()) == ([], EXPECTED)
+
+
+def test_an_image_that_was_changed_before_its_run_is_resumed_fails(
+    perform: Perform, two_images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Half of its tiles are of the first image: nothing is saved under its name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = Path(shutil.copytree(two_images, tmp_path / "own"))
+    run = cut_short(partial(perform, images=own), tmp_path, "save")
+    Image.fromarray(noise()[::-1]).save(own / "grain.png")
+    report = perform("f", images=own, resume=run)
+    (failed,) = report.failed_images
+    assert "grain.png was changed during the run. Run it again" in failed["error"]
+    assert outputs(tmp_path, "f") == ["cloud.png"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"kernel_size": 7}, "kernel_size 5, not 7. Leave --kernel-size out to go on with it"),
+        ({"tile_size": 16}, "tile_size 32, not 16. Leave --tile-size out"),
+        ({"method": "direct"}, "method separable, not direct"),
+        ({"output": "elsewhere"}, r"output .*, not .*elsewhere"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_jobs(
+    changed: dict[str, Any],
+    problem: str,
+    perform: Perform,
+    two_images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = from_options({**SMALL, "images": two_images, "output": tmp_path / "f"})
+    folder = tmp_path / "studyguide-1"
+    folder.mkdir(mode=0o700)
+    runs._note(folder, "f", replace(settings, output=tmp_path / APPROACHES["f"].stem))
+    with pytest.raises(UsageError, match=f"The run 1 was begun with {problem}"):
+        perform("f", **{"resume": "1", **changed})
+    assert list(folder.iterdir()) == [folder / "run.json"]

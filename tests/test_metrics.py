@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -71,12 +72,22 @@ def test_events_of_tiles_are_counted_by_what_became_of_them(site: Site) -> None:
     history += [event("blur", 0), event("transfer", 0), event("blur", 1), event("retry", 2)]
     history += [event("dead", 3), event("reclaim", 4), event("wait", -1), event("blur", -1)]
     for item in history:
-        site.metrics(item)
+        site.metrics(replace(item, lane=f"worker-{item.tile}"))
     told = site.told()
     outcomes = {"done": 2, "redelivered": 1, "retried": 1, "dead": 1}
     assert {o: told[f"studyguide_tiles_total{o}"] for o in outcomes} == outcomes
     assert told["studyguide_tiles_in_flight"] == 2
     assert told["studyguide_wait_seconds_count"] == 5
+
+
+@pytest.mark.parametrize("end", ["transfer", "retry", "dead", "duplicate"])
+def test_a_tile_is_in_flight_until_its_thread_is_done_with_it(end: str, site: Site) -> None:
+    for n in range(3):
+        site.metrics(replace(event("wait", n), lane=f"worker-{n % 2}"))
+    assert site.told()["studyguide_tiles_in_flight"] == 2
+    for stage in (end, "duplicate"):
+        site.metrics(replace(event(stage, 2), lane="worker-0"))
+        assert site.told()["studyguide_tiles_in_flight"] == 1
 
 
 def test_before_the_first_event_all_counts_are_zero(site: Site) -> None:

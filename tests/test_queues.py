@@ -3,9 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from support import free_port, noise_job, wait_until
@@ -14,6 +16,7 @@ from studyguide import queues
 from studyguide.errors import Cancelled, QueueError, UsageError
 from studyguide.queues import GROUPS, Lease, Link, ListQueue, StreamQueue, clear, safe_url
 from studyguide.redis_server import RedisServer
+from studyguide.work import ImageJob
 
 Connect = Callable[..., Link]
 
@@ -344,6 +347,67 @@ def test_an_audit_announces_a_complete_job_whose_announcement_was_lost(
     assert announcement.job == JOB
 
 
+def test_an_audit_looks_at_no_tile_of_a_job_that_is_complete(
+    queue: StreamQueue, client: redis.Redis
+) -> None:
+    """It is asked twice a second until the image is saved, and the image may have many tiles."""
+    counts = {}
+    for job in (JOB, ImageJob.of("twice.png", np.zeros((96, 200), np.uint8), 16, JOB.blur)):
+        queue.enqueue(job, job.tiles)
+        for lease in queue.read("w", count=len(job.tiles)):
+            queue.commit(lease, RESULT)
+        client.config_resetstat()
+        assert (queue.is_idle(), queue.audit(job)) == (True, [])
+        stats = client.info("commandstats")
+        counts[len(job.tiles)] = sum(stat["calls"] for stat in stats.values())
+    few, many = counts
+    assert many > 2 * few
+    assert counts[few] == counts[many]
+
+
+def test_an_audit_looks_at_many_tiles_in_several_calls(
+    queue: StreamQueue, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "AUDIT_TILES", 5)
+    queue.commit(take_one(queue, tile=6), RESULT)
+    client.config_resetstat()
+    assert queue.audit(JOB) == [tile for tile in JOB.tiles if tile.index != 6]
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+
+
+def test_how_many_images_ended_is_asked_in_one_call(
+    queue: StreamQueue, client: redis.Redis
+) -> None:
+    queue.set_state(OTHER, "saved")
+    client.config_resetstat()
+    assert queue.states([JOB, OTHER] * 50) == ["", "saved"] * 50
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] == 1
+    assert queue.states([]) == []
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_no_tile_of_an_image_that_has_ended_is_tried_again(
+    attempt: int, queue: StreamQueue, client: redis.Redis
+) -> None:
+    """The pixels of its windows are gone, so that it would be tried for ever."""
+    lease = replace(take_one(queue), attempt=attempt)
+    queue.set_state(JOB, "failed")
+    assert queue.fail(lease, "its pixels are gone", 0, max_attempts=3) == "done"
+    assert is_drained(client)
+    assert not client.exists(P + "delayed", P + "dlq", P + "dead:" + JOB.key)
+
+
+def test_an_assembler_that_comes_late_rejects_no_result_of_an_image_that_was_saved(
+    queue: StreamQueue, client: redis.Redis
+) -> None:
+    do_all(queue)
+    (announcement,) = queue.read_ready("a")
+    queue.finish(announcement, "saved")
+    queue.reject(JOB, JOB.tiles[0], RESULT)
+    assert is_drained(client)
+    assert len(queue.results(JOB)) == len(JOB.tiles)
+
+
 def test_what_a_torn_commit_left_undone_is_done_by_a_failure_and_at_the_end(
     queue: StreamQueue, client: redis.Redis
 ) -> None:
@@ -577,6 +641,18 @@ def test_an_error_that_will_not_pass_is_told_at_once(
     client.set("text", "value")
     with pytest.raises(QueueError, match="WRONGTYPE"):
         connect(shared_server.url, patience_s=600)(lambda client: client.lpop("text"))
+
+
+@pytest.mark.parametrize("what", ["a script", "a module command"])
+def test_a_server_that_is_busy_is_waited_for(what: str, connect: Connect) -> None:
+    answers = [redis.ResponseError(f"BUSY Redis is busy running {what}."), None]
+
+    def ask(_: redis.Redis) -> str:
+        if error := answers.pop(0):
+            raise error
+        return "done"
+
+    assert connect("redis://localhost", patience_s=10)(ask) == "done"
 
 
 def test_a_server_without_memory_is_waited_for(own_server: RedisServer, connect: Connect) -> None:

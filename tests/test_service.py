@@ -1,12 +1,17 @@
 """The roles' loops on threads of the test, around a real server."""
 
 import errno
+import os
+import re
+import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +34,7 @@ from studyguide.settings import Blur, from_options
 from studyguide.threads import Crew
 from studyguide.tiles import Pixels, window
 from studyguide.timeline import Event, Recorder, Timeline
-from studyguide.work import ImageJob, Run, TileTask, encode, process
+from studyguide.work import Canvas, ImageJob, Run, TileTask, encode, process
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -276,6 +281,30 @@ def test_a_tile_that_always_fails_leaves_a_partial_image_and_a_mask(
     assert client.xlen(P + "dlq") == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.unlink(),
+        lambda path: Image.fromarray(noise()[::-1]).save(path),
+        lambda path: Image.fromarray(noise()[:50, :50]).save(path),
+    ],
+    ids=["gone", "other pixels", "another size"],
+)
+def test_an_image_with_dead_tiles_whose_original_was_changed_fails(
+    site: Site, change: Callable[[Path], object]
+) -> None:
+    """The dead tiles keep the original pixels, and those are not there any more."""
+    site.images = make_images(site.folder / "own")
+    assembler = site.assembler()
+    canvas = Canvas(assembler.run.load(site.images / "grain.png")[0])
+    canvas.missing = {7}
+    change(site.images / "grain.png")
+    assert assembler._save(canvas) == "failed"
+    (failed,) = site.of("failed")
+    assert re.search(r"grain.png (is gone|was changed during the run)", failed.detail["error"])
+    assert not (site.folder / "output").exists()
+
+
 def lease_to_the_dead(site: Site, tile: int = 0) -> Lease:
     """Deliver a tile of grain.png to a consumer that never comes back."""
     job, queue = noise_job(), site.queue()
@@ -448,6 +477,21 @@ def test_a_suspect_tile_that_is_guilty_kills_that_process_alone(kind: str) -> No
         service.process_apart(task(), [Fault(kind, "grain.png", 0)], timeout_s=60)
 
 
+def test_a_suspect_tile_that_kills_its_process_while_the_result_is_sent_is_guilty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "_apart", send_half)
+    with pytest.raises(ToolError, match=r"grain\.png tile 0.*kills the process") as caught:
+        service.process_apart(task(), [], timeout_s=60)
+    assert caught.value.exit_code == -9
+
+
+def send_half(sender: Connection, *_: object) -> None:
+    """Send the length of a result and its first byte, and die."""
+    os.write(sender.fileno(), struct.pack("!i", 100) + b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_suspect_tile_that_does_not_end_is_given_up() -> None:
     with pytest.raises(ToolError, match=r"grain\.png tile 0` timed out") as caught:
         service.process_apart(task(), [Fault("slow", "grain.png", 0)], timeout_s=0.1)
@@ -468,6 +512,15 @@ def test_a_suspect_tile_is_a_dead_letter_at_once_only_if_it_killed_its_process(
     with site.working(site.worker().work):
         wait_until(lambda: site.of("retry", "dead"))
     assert site.of("retry", "dead")[0].stage == verdict
+
+
+def test_a_tile_that_fails_when_another_has_done_it_is_let_go_of_and_recorded(site: Site) -> None:
+    lease = lease_to_the_dead(site)
+    site.queue().commit(lease, b"0" * 64)
+    worker = site.worker()
+    worker._fail(lease, "its pixels are gone", last=False)
+    (event,) = site.of("duplicate")
+    assert (event.tile, event.detail) == (lease.tile.index, {"error": "its pixels are gone"})
 
 
 def fail_to_write(monkeypatch: pytest.MonkeyPatch, times: float) -> None:

@@ -135,6 +135,7 @@ class Trial:
     def _look_at_events(self, timeline: Timeline, outcome: Outcome) -> None:
         ledger = Ledger.of(timeline)
         stages = Counter(event.stage for event in timeline.events)
+        seconds = sum("error" not in event.detail for event in timeline.of("duplicate"))
         outcome.failed = sorted({event.image for event in timeline.of("failed")})
         outcome.counts = {
             "redelivered": ledger.redelivered,
@@ -143,7 +144,7 @@ class Trial:
             "dead_letters": ledger.dead_letters,
             "lost": ledger.lost,
             "deaths": stages["death"],
-            "commits": stages["transfer"] - stages["duplicate"],
+            "commits": stages["transfer"] - seconds,
             "disorder": disorder(timeline.events),
         }
 
