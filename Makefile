@@ -104,7 +104,7 @@ build/js:
 	else echo "npm is not here: the book's diagrams and formulas need a network to be seen."; fi
 
 bench: $(READY) ## measure growth and limits of ours and write docs/performance.md (ARGS=--quick prints)
-	for name in growth memory model start; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done
+	for name in growth memory extremes model start; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done
 	$(BIN)/python -m benchmarks.document
 
 bench-peers: $(PEERS)/ready ## measure kernel, job and queues against other people's (ARGS=--quick prints)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks import direct, growth, job, kernel, memory, model, queues, start
+from benchmarks import direct, extremes, growth, job, kernel, memory, model, queues, start
 from benchmarks.harness import RESULTS, ratios, table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -27,6 +27,7 @@ MODULES: dict[str, Callable[..., str]] = {
     "queues": queues.report,
     "growth": growth.report,
     "memory": memory.report,
+    "extremes": extremes.report,
     "model": model.report,
     "start": start.report,
 }
