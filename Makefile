@@ -66,13 +66,7 @@ lint: $(READY) ## check style, types and import layers
 test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
-test-record: $(READY) ## record logs/ and visualize/ of the repository anew, in one session of this code
-	rm -f logs/*.json logs/*.txt visualize/*.png
-	$(MAKE) run
-	git add --update logs visualize
-	git add --force logs/*.json logs/*.txt visualize/*.png
-
-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
+test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
 	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks
 
 coverage: $(READY) ## measure which lines and branches of the library the tests run, roles included
