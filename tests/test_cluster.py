@@ -314,11 +314,11 @@ def test_on_a_server_of_others_a_run_that_is_cut_short_leaves_no_key_for_ever(
         assert client.keys("*") == []
 
 
-def cut_short(perform: Perform, tmp_path: Path, stage: str) -> str:
-    """Interrupt a run of f after the first event of a stage; return its name."""
+def cut_short(perform: Perform, tmp_path: Path, stage: str, image: str) -> str:
+    """Interrupt a run of f after the first event of a stage and image; return its name."""
 
     def interrupt(event: Event) -> None:
-        if event.stage == stage:
+        if (event.stage, event.image) == (stage, image):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -331,7 +331,7 @@ def test_a_resumed_run_saves_again_what_is_gone_or_was_changed(
     perform: Perform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    run = cut_short(perform, tmp_path, "save")
+    run = cut_short(perform, tmp_path, "save", "cloud.png")
     (tmp_path / APPROACHES["f"].stem / "cloud.png").unlink()
     report = perform("f", resume=run)
     assert report.pixels() == EXPECTED
@@ -346,7 +346,7 @@ def test_an_image_that_was_repaired_does_not_fail_when_its_run_is_resumed(
     own = Path(shutil.copytree(two_images, tmp_path / "own"))
     whole = (own / "cloud.png").read_bytes()
     (own / "cloud.png").write_bytes(whole[:40])
-    run = cut_short(partial(perform, images=own), tmp_path, "transfer")
+    run = cut_short(partial(perform, images=own), tmp_path, "transfer", "grain.png")
     (own / "cloud.png").write_bytes(whole)
     report = perform("f", images=own, resume=run)
     assert report.timeline.of("failed")
@@ -359,7 +359,7 @@ def test_an_image_that_was_changed_before_its_run_is_resumed_fails(
     """Half of its tiles are of the first image: nothing is saved under its name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     own = Path(shutil.copytree(two_images, tmp_path / "own"))
-    run = cut_short(partial(perform, images=own), tmp_path, "save")
+    run = cut_short(partial(perform, images=own), tmp_path, "transfer", "grain.png")
     Image.fromarray(noise()[::-1]).save(own / "grain.png")
     report = perform("f", images=own, resume=run)
     (failed,) = report.failed_images
