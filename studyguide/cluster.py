@@ -212,6 +212,8 @@ class LocalCluster(Cluster):
             self.step()
             time.sleep(STEP_S)
         self.step()
+        if process.child.poll() and not self.failures:  # Python's own 1: it never came to its work
+            raise ToolError([process.name], process.child.poll(), process.child.tail())
 
     # -- one step: read events, let chaos strike, restart what died
 

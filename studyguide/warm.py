@@ -35,6 +35,7 @@ from studyguide.settings import Blur
 
 PR_SET_PDEATHSIG = 1
 PRELOAD = ("studyguide.roles", "studyguide.__main__")  # what `studyguide worker` imports, and more
+CRASHED = 70  # EX_SOFTWARE of sysexits.h; 1 would mean that an image failed
 MAX_REQUEST = 1 << 18  # bytes; an environment and a command line fit several times
 # Threads of a math library would run in the template; nothing here needs them.
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -268,11 +269,11 @@ def _run_and_exit(request: dict[str, Any]) -> NoReturn:
 
     It would write to nearly every page that is shared with the template, and so copy it.
     """
-    code = 1
+    code = CRASHED
     try:
         code = _run(request)
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
+        code = error.code if isinstance(error.code, int) else CRASHED
     except BaseException:
         traceback.print_exc()
     finally:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -246,6 +247,17 @@ def test_a_process_that_was_started_wrongly_is_given_up_at_once(cluster: LocalCl
     with pytest.raises(ToolError, match=r"worker-0.* ended with exit code 2:.*tile size is 0"):
         wait_until(cluster.step)
     assert cluster.processes["worker-0"].restarts == 0
+
+
+def test_a_coordinator_that_crashes_is_not_taken_for_one_whose_images_failed(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = (sys.executable, "-c", "raise ImportError('redis is gone')")
+    monkeypatch.setattr(cluster_module, "ROLE", crash)
+    cluster.settings = replace(cluster.settings, start="fresh")
+    cluster.start("coordinator")
+    with pytest.raises(ToolError, match=r"(?s)coordinator-0.* exit code 1:.*redis is gone"):
+        cluster.watch("coordinator")
 
 
 # the end of a cluster
