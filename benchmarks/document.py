@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks import direct, extremes, growth, job, kernel, memory, model, queues, start
 from benchmarks.harness import RESULTS, ratios, table
+from studyguide.approaches import queued
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODULES: dict[str, Callable[..., str]] = {
@@ -90,7 +91,7 @@ def job_bars(data: dict[str, Any]) -> list[Bar]:
 def queue_bars(data: dict[str, Any]) -> list[Bar]:
     seconds, lost = data["seconds"], data["redelivery"]
     found: list[Bar] = []
-    for name in "fg":
+    for name in queued("stream"):
         for peer in ("celery", "rq", "dramatiq"):
             if peer in seconds["no-op"]:
                 ratio = ratios(seconds["no-op"], peer, name)[0]

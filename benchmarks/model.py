@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import INPUT, main, table
+from studyguide.approaches import queued
 from studyguide.blur import warm_up
 from studyguide.lesson.scale import ServerProbe
 from studyguide.report import RunReport
@@ -66,7 +67,7 @@ class Sample:
 def record(point: Point) -> Sample:
     approach, workers, tile_size = point
     probe = ServerProbe()
-    chaos = [probe] if approach in "efg" else []
+    chaos = [probe] if approach in queued() else []
     with tempfile.TemporaryDirectory() as output:
         options = {"workers": workers, "tile_size": tile_size, "output": output}
         before, start = _others_s(), os.times().elapsed

@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("trace", type=Path, help="the trace to write, for example trace.json")
     trace.set_defaults(command=_trace)
     log = commands.add_parser("log", help="write the log of a cluster's run from its events")
-    log.add_argument("approach", choices="defg")
+    log.add_argument("approach", help="of the run")
     log.add_argument("events", type=Path, help="events, one JSON object a line")
     log.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
     log.set_defaults(command=_log)
@@ -166,11 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
     for name in ("sequential", "coordinator", "worker", "assembler"):
         role = commands.add_parser(name, help=f"run the role {name} in this process")
-        _add_role(role, letters="d" if name == "sequential" else "efg", role=name)
+        _add_role(role, role=name)
     service = commands.add_parser("service", help="run roles of g in this process")
     modes = ("coordinator", "worker", "assembler", "all")
     service.add_argument("--mode", dest="role", choices=modes, default="all")
-    _add_role(service, letters="fg")
+    _add_role(service, streams=True)
     return parser
 
 
@@ -286,7 +286,7 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 
 def _add_chaos(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--approach", choices="efg", help="default: f and g, and e where killed")
+    add("--approach", default="", help="default: those with a stream, and a list where killed")
     add("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
     add("--seeds", type=int, default=1, metavar="N", help="runs of each row")
     add("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
@@ -306,14 +306,14 @@ def _chaos(given: argparse.Namespace) -> int:
 # --- the roles of d to g -------------------------------------------------------------------------
 
 
-def _add_role(parser: argparse.ArgumentParser, letters: str, **defaults: str) -> None:
+def _add_role(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     add = parser.add_argument
-    add("--approach", choices=letters, default=letters[-1])
+    add("--approach", default="", help="default: the last that has this role")
     add("--name", default=socket.gethostname(), help="name of this process")
     add("--folder", type=Path, default=Path("run"), help="shared by all roles")
     add("--run", default="", help="name of the run; equal names go on with it")
     add("--prefix", default="{sg}:", help="prefix of all keys in Redis")
-    if letters != "d":
+    if defaults.get("role") != "sequential":
         add("--redis", default=redis_url(), help="address; default: $REDIS_URL")
         text = "tell /metrics, /healthz and /readyz there (default: nowhere)"
         add("--metrics-port", default="", metavar="[HOST:]PORT", help=text)
@@ -327,7 +327,8 @@ def _role(given: argparse.Namespace) -> int:
     from studyguide.faults import Fault
     from studyguide.roles import Role, serve
 
-    if given.approach != "d" and not given.redis:
+    given.approach = _approach_of_role(given)
+    if given.role != "sequential" and not given.redis:
         raise UsageError("No Redis is named", "Use --redis URL or set REDIS_URL")
     if given.verbose:
         logging.getLogger("studyguide").setLevel(logging.INFO)
@@ -351,6 +352,21 @@ def _role(given: argparse.Namespace) -> int:
         trace = not isinstance(error, StudyguideError)
         logging.getLogger(__name__).error("%s ends: %s", given.name, error, exc_info=trace)
         return OUR_ERROR
+
+
+def _approach_of_role(given: argparse.Namespace) -> str:
+    """The approach that was given. Raises UsageError if it has no such role."""
+    from studyguide.approaches import APPROACHES, queued
+
+    if given.role == "sequential":
+        fitting = "".join(it.letter for it in APPROACHES.values() if it.on_cluster and not it.tiled)
+    else:
+        fitting = queued("stream") if "streams" in given else queued()
+    approach: str = given.approach or fitting[-1]
+    if approach not in fitting:
+        remedy = f"Use one of {' '.join(fitting)}"
+        raise UsageError(f"The approach {approach!r} has no role {given.role}", remedy)
+    return approach
 
 
 # --- studyguide clusters -------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from studyguide import service, threads
-from studyguide.cluster import Cluster
 from studyguide.threads import Channel, Crew
 from studyguide.work import Canvas, Run
+
+if TYPE_CHECKING:
+    from studyguide.cluster import Cluster
 
 
 def a_sequential(run: Run) -> None:
@@ -36,13 +39,13 @@ def c_tile_image_parallel(run: Run) -> None:
         crew.start("assembler manager", threads.manage_assemblers, crew, results, places, run)
 
 
-def d_distributed_sequential(cluster: Cluster) -> None:
+def d_distributed_sequential(cluster: "Cluster") -> None:
     """The sequential program in a process, or container, of its own."""
     cluster.start("sequential")
     cluster.watch("sequential")
 
 
-def e_distributed_queue(cluster: Cluster) -> None:
+def e_distributed_queue(cluster: "Cluster") -> None:
     """A Redis list without acknowledgement: what a killed worker held is lost."""
     cluster.start_redis(persistent=False)
     cluster.start("worker", cluster.settings.workers)
@@ -51,7 +54,7 @@ def e_distributed_queue(cluster: Cluster) -> None:
     cluster.watch("coordinator")
 
 
-def f_fault_tolerant_queue(cluster: Cluster) -> None:
+def f_fault_tolerant_queue(cluster: "Cluster") -> None:
     """A Redis stream with leases, retries and a checkpoint: nothing is lost."""
     cluster.start_redis(persistent=True)
     cluster.start("worker", cluster.settings.workers, "--workers", "1")
@@ -60,7 +63,7 @@ def f_fault_tolerant_queue(cluster: Cluster) -> None:
     cluster.watch("coordinator")
 
 
-def g_multithreaded_service(cluster: Cluster) -> None:
+def g_multithreaded_service(cluster: "Cluster") -> None:
     """The same, with a pool of threads in every instance of the service."""
     settings = cluster.settings
     threads_each = -(-settings.workers // settings.instances)
@@ -73,13 +76,25 @@ def g_multithreaded_service(cluster: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Approach:
-    """An approach's place in the course. Its stem names its function, notebook and chart."""
+    """What an approach is; nothing else tests its letter. Its stem names its function and lesson.
+
+    It runs on threads of this process, or on the processes or pods of a cluster.
+    """
 
     letter: str
     title: str
     on_threads: Callable[[Run], None] | None = None
-    on_cluster: Callable[[Cluster], None] | None = None
+    on_cluster: "Callable[[Cluster], None] | None" = None
+    queue: Literal["none", "list", "stream"] = "none"  # in Redis, where its tiles wait
+    tiled: bool = True  # else it blurs whole images, with the one worker that it always has
+    overlapping: bool = False  # its images are loaded, blurred and assembled at the same time
+    pools: bool = False  # its workers are instances, each with a pool of threads
     workers: int | None = None  # how many it has when the settings do not say
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its state outlives all of its processes."""
+        return self.queue == "stream"
 
     @property
     def stem(self) -> str:
@@ -89,15 +104,27 @@ class Approach:
         return function.__name__
 
 
-APPROACHES = {
+APPROACHES: dict[str, Approach] = {
     approach.letter: approach
     for approach in (
-        Approach("a", "Sequential", a_sequential, workers=1),
+        Approach("a", "Sequential", a_sequential, tiled=False, workers=1),
         Approach("b", "Tile parallel", b_tile_parallel),
-        Approach("c", "Tile and image parallel", c_tile_image_parallel),
-        Approach("d", "Distributed sequential", on_cluster=d_distributed_sequential, workers=1),
-        Approach("e", "Distributed queue", on_cluster=e_distributed_queue, workers=4),
-        Approach("f", "Fault-tolerant queue", on_cluster=f_fault_tolerant_queue, workers=4),
-        Approach("g", "Multithreaded service", on_cluster=g_multithreaded_service),
+        Approach("c", "Tile and image parallel", c_tile_image_parallel, overlapping=True),
+        Approach(
+            "d",
+            "Distributed sequential",
+            on_cluster=d_distributed_sequential,
+            tiled=False,
+            workers=1,
+        ),
+        Approach("e", "Distributed queue", None, e_distributed_queue, "list", workers=4),
+        Approach("f", "Fault-tolerant queue", None, f_fault_tolerant_queue, "stream", workers=4),
+        Approach("g", "Multithreaded service", None, g_multithreaded_service, "stream", pools=True),
     )
 }
+
+
+def queued(*kinds: str) -> str:
+    """The letters of the approaches that have a queue in Redis, of one of these kinds if given."""
+    wanted = kinds or ("list", "stream")
+    return "".join(letter for letter, its in APPROACHES.items() if its.queue in wanted)

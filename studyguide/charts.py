@@ -30,7 +30,7 @@ from studyguide import __version__, images
 from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
 from studyguide.measures import recovery_s, start_s
-from studyguide.report import KILLED, RunReport, newest_log, read_log
+from studyguide.report import BASELINE, KILLED, RunReport, newest_log, read_log
 from studyguide.timeline import SPANS, Event, Timeline, critical_path
 
 logger = logging.getLogger(__name__)
@@ -559,7 +559,7 @@ def comparison_figure(reports: Sequence[RunReport], killed: Sequence[RunReport] 
     until what the dead worker held was done again.
     """
     killed = [report for report in killed if report.timeline.of("death")]
-    base = next((report.wall_s for report in reports if report.approach == "a"), 0.0)
+    base = next((report.wall_s for report in reports if report.approach == BASELINE), 0.0)
     names, said = _runs(reports), [_said(report, base) for report in reports]
     after, outcomes = _runs(killed), [_outcome(report) for report in killed]
     title = "Wall time, and speed-up over a"

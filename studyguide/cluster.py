@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from studyguide import images
+from studyguide.approaches import APPROACHES
 from studyguide.errors import ImageError, ToolError, UsageError
 from studyguide.faults import Fault
 from studyguide.processes import Child, Reaper
@@ -298,7 +299,7 @@ class LocalCluster(Cluster):
     # -- processes
 
     def _arguments(self, role: str, name: str) -> list[str]:
-        verb = ["service", "--mode", role] if self.approach == "g" else [role]
+        verb = ["service", "--mode", role] if APPROACHES[self.approach].pools else [role]
         options = ["--approach", self.approach, "--name", name, "--folder", str(self.folder)]
         planted = [part for fault in self.faults for part in ("--fault", str(fault))]
         run = ["--run", self.run_id, "--prefix", self._prefix] if self.redis_url else []
@@ -332,7 +333,7 @@ class LocalCluster(Cluster):
         """End our server; on another one leave nothing, or what `--resume` needs for some days."""
         if self.redis:
             self.redis.stop()
-        elif self.redis_url and self.cut_short and self.approach in "fg":
+        elif self.redis_url and self.cut_short and APPROACHES[self.approach].resumable:
             expire(self.redis_url, self._prefix, KEPT_S)
         elif self.redis_url:
             clear(self.redis_url, self._prefix)

@@ -28,6 +28,8 @@ QUEUED = ("enqueue", "wait", "blur", "transfer", "reclaim", "retry", "duplicate"
 DELIVERED = QUEUED[1:]
 FATES = ("assemble", "dead", "lost")
 
+BASELINE = "a"  # the approach that others are compared with
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -308,7 +310,7 @@ def _tail(report: RunReport) -> list[str]:
 
 def comparison(reports: list[RunReport]) -> str:
     """The table that compares runs; a's run, if among them, is the reference."""
-    base = next((report for report in reports if report.approach == "a"), None)
+    base = next((report for report in reports if report.approach == BASELINE), None)
     header = (
         "approach  backend     images  tiles  workers   wall s   blur s  speed-up"
         "  lost  redelivered  dead  same pixels as a"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from studyguide import service
+from studyguide.approaches import APPROACHES
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
 from studyguide.faults import Fault
@@ -46,6 +47,11 @@ class Role:
     metrics: str = ""  # [HOST:]PORT where metrics and health are told, if anywhere
 
     @property
+    def queue(self) -> str:
+        """The kind of queue that its approach has in Redis."""
+        return APPROACHES[self.approach].queue
+
+    @property
     def alive(self) -> Path:
         """The file that the heart of this process touches."""
         return self.folder / "alive" / self.name
@@ -54,7 +60,7 @@ class Role:
         """A connection of its own for each thread."""
         delivery = self.settings.delivery
         slack_s = delivery.visibility_s / 2  # a longer pause may look like lapsed leases
-        slack_s = slack_s if self.approach == "e" else min(0.5, slack_s)
+        slack_s = slack_s if self.queue == "list" else min(0.5, slack_s)
         return Link(self.redis_url, delivery.patience_s, stop, slack_s, self.show_life)
 
     def show_life(self) -> None:
@@ -82,7 +88,7 @@ def serve(role: Role) -> int:
     run.recorder.add("start", began, cpu_s=round(time.process_time(), 6), machine=machine())
     if role.role == "sequential":
         service.sequential(run, stop)
-    elif role.approach == "e":
+    elif role.queue == "list":
         _serve_list(role, run, stop)
     else:
         _serve_stream(role, run, stop)
@@ -114,7 +120,7 @@ def _set_on_signals(stop: threading.Event) -> None:
 
 def _serve_metrics(role: Role) -> Metrics:
     metrics = Metrics()
-    tasks, listed = f"{role.prefix}tasks", role.approach == "e"
+    tasks, listed = f"{role.prefix}tasks", role.queue == "list"
     serve_metrics(
         role.metrics,
         metrics,

@@ -31,12 +31,9 @@ from studyguide.work import Run
 log = logging.getLogger(__name__)
 
 BACKENDS = ("local", "kubernetes")
-RESUMABLE = ("f", "g")  # whose state outlives all of their processes
-ONE_WORKER = ("a", "d")  # one thread by definition, whatever the settings say
 LOCK = "lock"  # in each temporary folder, held by the process that uses it
 YOUNG_S = 60.0  # a folder may be this old before it is locked
 JOBS = ("images", "output", "tile_size", "kernel_size", "sigma", "method")  # what makes a job
-UNFAULTED = ("a", "b", "c", "d")  # planted faults strike in the workers of e, f and g
 
 
 def run(
@@ -95,7 +92,7 @@ def run(
     _require(approach, "approach", APPROACHES)
     _require(backend, "backend", BACKENDS)
     chosen = APPROACHES[approach]
-    resumable = backend == "local" and approach in RESUMABLE
+    resumable = backend == "local" and chosen.resumable
     if resume:
         noted = _settings_of(resume, approach if resumable else "")
         _require_same_jobs(resume, chosen, noted, noted | settings)
@@ -139,7 +136,7 @@ def _check_faults(
     planted: Sequence[Fault], chosen: Approach, paths: Sequence[Path], tile_size: int
 ) -> None:
     """Raise UsageError for a fault that could never strike: it would be ignored without a word."""
-    if planted and chosen.letter in UNFAULTED:
+    if planted and chosen.queue == "none":
         raise UsageError(
             f"Approach {chosen.letter} has no place for the fault '{planted[0]}'",
             "Plant faults in e, f or g, whose workers take one tile at a time from a queue",
@@ -279,7 +276,8 @@ def _is_private(folder: Path) -> bool:
 def _leave(folder: Path, recent: bool) -> None:
     """Keep the folder of a dead process if it can be resumed, else remove it."""
     url, prefix = redis_url(), key_prefix(folder.name.removeprefix("studyguide-"))
-    if recent and _noted(folder).get("approach") in RESUMABLE:
+    resumable = {letter for letter, approach in APPROACHES.items() if approach.resumable}
+    if recent and _noted(folder).get("approach") in resumable:
         if url:
             expire(url, prefix, KEPT_S)
         return
@@ -365,6 +363,7 @@ def import_events(approach: str, path: Path, logs: Path) -> RunReport:
 
     Raises MessageError if a line is no event.
     """
+    _require(approach, "approach", [it.letter for it in APPROACHES.values() if it.on_cluster])
     lines = path.read_text("utf-8", errors="replace").splitlines()
     try:
         timeline = Timeline(Event.from_json(line) for line in lines)
@@ -381,7 +380,7 @@ def expected_blurs(approach: str, given: dict[str, Any]) -> int:
     chosen = APPROACHES[approach]
     settings = _settings(chosen, given)
     sizes = [images.size(path) for path in images.find(settings.images)[0]]
-    if chosen.letter in ONE_WORKER:
+    if not chosen.tiled:
         return len(sizes)
     return sum(len(grid(height, width, settings.tile_size)) for height, width in sizes)
 
@@ -391,7 +390,7 @@ def _settings(chosen: Approach, given: dict[str, Any]) -> Settings:
     unknown = sorted(set(given) - set(OPTIONS))
     if unknown:
         raise UsageError(f"There is no setting {unknown[0]!r}", f"Use one of {', '.join(OPTIONS)}")
-    if chosen.workers and (chosen.letter in ONE_WORKER or given.get("workers") is None):
+    if chosen.workers and (not chosen.tiled or given.get("workers") is None):
         given = {**given, "workers": chosen.workers}
     for name in ("images", "output"):
         given = {**given, name: Path(given.get(name, getattr(Settings, name)))}

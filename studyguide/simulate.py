@@ -16,7 +16,7 @@ import math
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, pairwise
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import simpy
 
+from studyguide.approaches import APPROACHES
 from studyguide.report import RunReport
 from studyguide.tiles import grid
 from studyguide.timeline import Event
@@ -276,7 +277,8 @@ class Play:
         self.env = env = simpy.Environment()
         self.shared = Machine(env, scenario.cores or 1)
         self.main, self.redis = self.host(), self.host()
-        self.on_queue = scenario.approach in "efg"
+        self.approach = APPROACHES[scenario.approach]
+        self.on_queue = self.approach.queue != "none"
         self.tasks = simpy.Store(env, scenario.queue_size)
         self.results = simpy.Store(env)
         self.places = simpy.Container(env, init=scenario.images_in_memory, capacity=math.inf)
@@ -290,14 +292,21 @@ class Play:
         self.deaths_left = scenario.deaths
         self.outcome = Outcome()
 
+    def road(self) -> Callable[[], Steps]:
+        """The steps that its tiles take."""
+        if self.approach.on_cluster:
+            return self.distributed
+        if not self.approach.tiled:
+            return self.sequential
+        return self.overlapped if self.approach.overlapping else self.by_tiles
+
     def host(self) -> Host:
         """A new process, and where it runs."""
         return Host(self.env, self.shared if self.scenario.cores else Machine(self.env, 1))
 
     def play(self) -> Outcome:
         """Start all roles and run until every image has ended, as far as it can."""
-        roles = {"a": self.sequential, "b": self.by_tiles, "c": self.overlapped}
-        self.env.process(roles.get(self.scenario.approach, self.distributed)())
+        self.env.process(self.road()())
         self.env.run()
         self.outcome.images = sum(event.triggered for event in self.saved)
         return self.outcome
@@ -343,7 +352,7 @@ class Play:
     def distributed(self) -> Steps:
         """Every role is a process that has to start first: d, e, f, g."""
         yield self.env.timeout(self.costs.boot)
-        if self.scenario.approach == "d":
+        if not self.approach.tiled:
             yield from self.main.step((self.costs.start + self.costs.warm_up, 0.0))
             yield from self.sequential()
             return
@@ -376,8 +385,8 @@ class Play:
     def start_workers(self) -> None:
         """Workers: threads of this process, processes of a thread each, or some of each (g)."""
         scenario = self.scenario
-        processes = {"g": scenario.instances, "e": scenario.workers, "f": scenario.workers}
-        number = processes.get(scenario.approach, 1)
+        processes = scenario.instances if self.approach.pools else scenario.workers
+        number = processes if self.on_queue else 1
         for _ in range(number):
             here = self.host() if self.on_queue else self.main
             self.env.process(self.crew(-(-scenario.workers // number), here))
@@ -428,7 +437,7 @@ class Play:
 
     def mourn(self, task: tuple[int, int, int, int]) -> Steps:
         """The tile of a worker that was killed: lost in e, redelivered in f and g."""
-        if self.scenario.approach == "e":
+        if not self.approach.resumable:
             self.outcome.lost += 1
             return
         self.outcome.redelivered += 1
@@ -448,7 +457,7 @@ class Play:
             self.outcome.tiles += 1
             self.missing[image] -= 1
             if not self.missing[image]:
-                if self.scenario.approach == "c":  # an assembler for each image
+                if self.approach.overlapping:  # an assembler for each image
                     self.env.process(self.save(image, here))
                 else:
                     yield from self.save(image, here)

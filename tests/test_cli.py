@@ -809,7 +809,7 @@ def test_a_service_cannot_run_the_roles_of_e(cli: Cli) -> None:
     """They are processes of one role each: all of them in one would be another approach."""
     done = cli("service", "--approach", "e", "--redis", "redis://127.0.0.1/0")
     assert done.returncode == 2
-    assert "invalid choice: 'e'" in done.stderr
+    assert "The approach 'e' has no role all. Use one of f g." in done.stderr
 
 
 # studyguide doctor

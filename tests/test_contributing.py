@@ -29,3 +29,17 @@ def test_the_eighth_approach_takes_no_more_than_the_diff_that_is_shown(
     assert h["tiles"] == h["ledger"]["assembled"] > 0
     digests = [[item["pixels_sha256"] for item in report["outputs"]] for report in (a, h)]
     assert digests[0] == digests[1]
+
+
+TESTED = r"(?<!for )\b(approach|letter|name)\)?\s*(==|!=|in|not in)\s*"
+LETTER = re.compile(TESTED + r"""[("']+[a-g]{1,7}["']""")
+
+
+def test_nothing_but_the_table_tests_the_letter_of_an_approach() -> None:
+    assert LETTER.search('if role.approach == "e":')
+    assert LETTER.search('chaos = [probe] if approach in "efg" else []')
+    sources = [
+        path for part in ("studyguide", "benchmarks") for path in ROOT.glob(f"{part}/**/*.py")
+    ]
+    found = {path.name: LETTER.findall(path.read_text()) for path in sources}
+    assert {name: hits for name, hits in found.items() if hits} == {}

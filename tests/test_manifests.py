@@ -16,7 +16,7 @@ from kubernetes_validate import utils as schemas
 from pods import K8S, Object, expand, render, require
 
 from studyguide import __version__
-from studyguide.__main__ import _parser
+from studyguide.__main__ import _approach_of_role, _parser
 from studyguide.approaches import APPROACHES
 from studyguide.settings import Settings, describe
 
@@ -324,7 +324,7 @@ def test_every_role_is_started_with_options_that_it_knows(overlay: str) -> None:
         assert not [part for part in given if "$(" in part]
         parsed = _parser().parse_args(given)
         assert parsed.role == ("all" if overlay == "g-all" else role_of(thing))
-        assert parsed.approach == overlay.rpartition("/")[2][0]
+        assert _approach_of_role(parsed) == overlay.rpartition("/")[2][0]
         assert "$(" not in environment(overlay, container).get("REDIS_URL", "")
 
 

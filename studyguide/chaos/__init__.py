@@ -23,7 +23,7 @@ from random import Random
 import redis
 
 from studyguide import images
-from studyguide.approaches import APPROACHES
+from studyguide.approaches import APPROACHES, queued
 from studyguide.blur import warm_up
 from studyguide.chaos.strikes import (
     KILLS,
@@ -102,7 +102,7 @@ class Trial:
     def _perform(self, folder: Path, outcome: Outcome) -> None:
         for image, pixels in pictures().items():
             images.save(folder / "images" / image, pixels)
-        workers = 4 if self.approach == "g" else 2
+        workers = 4 if APPROACHES[self.approach].pools else 2
         options = {**OPTIONS, "workers": workers, "payload": self.payload}
         places = {"images": folder / "images", "output": folder / "output"}
         settings = from_options({**options, **self.plan.row.options, **places})
@@ -123,7 +123,7 @@ class Trial:
 
     def _look_at_redis(self, site: Site, outcome: Outcome) -> None:
         outcome.version = site.server.version
-        if self.approach == "e":
+        if not APPROACHES[self.approach].resumable:
             return
         for image in GRIDS:
             outcome.done[image] = sorted(map(int, site.client.smembers(site.key("done", image))))
@@ -152,16 +152,18 @@ class Trial:
 # --- many trials ---------------------------------------------------------------------------------
 
 
-def trials(approach: str | None, fault: str, seeds: range, servers: list[str]) -> Iterator[Trial]:
+def trials(approach: str, fault: str, seeds: range, servers: list[str]) -> Iterator[Trial]:
     """All trials that were asked for: seed by seed, so that a part of them covers every row.
 
-    Raises UsageError if there is no such row.
+    Raises UsageError if there is no such row, or the approach has no queue.
     """
     if fault != "all" and fault not in ROWS:
         raise UsageError(f"The fault is {fault!r}", f"Use all or one of {', '.join(ROWS)}")
+    if approach not in ("", *queued()):
+        raise UsageError(f"The approach is {approach!r}", f"Use one of {' '.join(queued())}")
     for seed in seeds:
         for row in ROWS if fault == "all" else (fault,):
-            for letter in approach or ("efg" if row in KILLS else "fg"):
+            for letter in approach or (queued() if row in KILLS else queued("stream")):
                 yield Trial(letter, row, seed, servers[seed % len(servers)])
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from studyguide.approaches import APPROACHES
 from studyguide.chaos.proxy import Proxy
 from studyguide.chaos.subject import TILES, job
 from studyguide.cluster import Cluster, LocalCluster
@@ -86,7 +87,7 @@ class Site(LocalCluster):
         deadline = time.monotonic() + SETTLE_S
         while True:
             self.step()
-            left = self.left() if self.approach != "e" else {}
+            left = self.left() if APPROACHES[self.approach].resumable else {}
             if (self.struck and not any(left.values())) or time.monotonic() > deadline:
                 return left
             time.sleep(0.02)
@@ -194,7 +195,7 @@ def kill_coordinator(site: Site) -> Iterator[None]:
 def kill_assembler(site: Site) -> Iterator[None]:
     """SIGKILL of the assembler with an image in hand."""
     busy = site.freeze_busy_assembler
-    yield from until(busy if site.approach != "e" else lambda: site.seen("assemble"))
+    yield from until(busy if APPROACHES[site.approach].resumable else lambda: site.seen("assemble"))
     site.kill("assembler-0")
 
 

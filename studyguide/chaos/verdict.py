@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
+from studyguide.approaches import APPROACHES, queued
 from studyguide.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
 from studyguide.chaos.subject import GRIDS, TILES, expected
 from studyguide.report import machine
@@ -53,7 +54,7 @@ def problems(outcome: Outcome) -> list[str]:
     found += [f"the fault did not bite: no {name}" for name in _due(outcome) if not counts[name]]
     if outcome.seconds > BOUND_S:
         found.append(f"it took {outcome.seconds:.0f} s, more than {BOUND_S:g}")
-    if outcome.approach == "e":
+    if not APPROACHES[outcome.approach].resumable:
         return found + _problems_of_e(outcome)
     for image, (down, across) in GRIDS.items():
         dead = {tile for name, tile in outcome.planted if name == image}
@@ -80,7 +81,9 @@ def problems(outcome: Outcome) -> list[str]:
 
 def _due(outcome: Outcome) -> tuple[str, ...]:
     bites = ROWS[outcome.fault].bites
-    return tuple(name for name in bites if outcome.approach != "e" or name == "deaths")
+    return tuple(
+        name for name in bites if APPROACHES[outcome.approach].resumable or name == "deaths"
+    )
 
 
 def _problems_of_e(outcome: Outcome) -> list[str]:
@@ -164,7 +167,7 @@ def _row(group: list[Outcome]) -> str:
 def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> list[str]:
     """How much longer a run takes in which Redis pauses: a storm of reclaims would show there."""
     told = []
-    for letter in "fg":
+    for letter in queued("stream"):
         paused, fine = groups.get(("redis-paused", letter)), groups.get(("none", letter))
         if paused and fine:
             longer = median(o.seconds for o in paused) - median(o.seconds for o in fine)

@@ -17,6 +17,7 @@ from typing import Any
 import traitlets
 
 from studyguide import images
+from studyguide.approaches import APPROACHES
 from studyguide.charts import LOOKS, Bar, Scene, side_by_side, timeline_figure
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
@@ -222,7 +223,9 @@ class Stage:
     def picture(self) -> "LivePicture":
         """The run as it is now."""
         timeline = self.report.timeline if self.report else Timeline(list(self.events))
-        return LivePicture(f"approach {self.letter}", timeline, bool(self.report))
+        picture = LivePicture(f"approach {self.letter}", timeline, bool(self.report))
+        picture.acknowledges = APPROACHES[self.letter].resumable
+        return picture
 
 
 def obey(cluster: LocalCluster, order: str, target: str) -> bool:
@@ -255,6 +258,8 @@ def obey(cluster: LocalCluster, order: str, target: str) -> bool:
 class LivePicture(Picture):
     """A picture with the tiles that are in hand now, and the counters."""
 
+    acknowledges = True  # whether its queue hears what became of a tile
+
     def __init__(self, name: str, timeline: Timeline, ended: bool) -> None:
         self.timeline = timeline
         scene = Scene(timeline)
@@ -264,13 +269,13 @@ class LivePicture(Picture):
 
     def seen(self, start: float, end: float) -> dict[str, Any]:
         """With ledger and progress."""
-        counts, kept = Ledger.of(self.timeline), not self.name.endswith("e")
+        counts = Ledger.of(self.timeline)
         tiles = {(e.stage, e.image, e.tile) for e in self.timeline.events if e.tile >= 0}
         done = Counter((stage, image) for stage, image, _ in tiles)
         ledger = {
             "enqueued": counts.enqueued,
             "delivered": counts.delivered,
-            "acknowledged": kept * sum(stage == "transfer" for stage, *_ in tiles),
+            "acknowledged": self.acknowledges * sum(stage == "transfer" for stage, *_ in tiles),
             "redelivered": counts.redelivered,
             "dead": counts.dead_letters,
             "lost": counts.lost,

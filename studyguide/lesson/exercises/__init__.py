@@ -11,10 +11,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
 
 Checker = Callable[[Any], str | None]
@@ -55,7 +57,7 @@ def find(key: str) -> Exercise:
 
     Raises UsageError if there is no such exercise.
     """
-    if key[:1] in list("abcdefg"):
+    if key[:1] in APPROACHES and find_spec(f"{__name__}.{key[0]}"):
         import_module(f"{__name__}.{key[0]}")
     if key not in EXERCISES:
         raise UsageError(f"There is no exercise {key!r}", f"Known here: {', '.join(EXERCISES)}")
