@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 from studyguide import __version__
 from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError, printable
-from studyguide.settings import OPTIONS, add_options, from_options, redis_url
+from studyguide.settings import OPTIONS, START, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
@@ -291,6 +291,7 @@ def _add_chaos(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=1, metavar="N", help="runs of each row")
     add("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
     add("--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours")
+    add("--start", choices=("warm", "fresh"), default=START, help="how roles start: see run")
     add("--json", action="store_true", help="print a JSON object for each run")
     add("--ledger", type=Path, help="append to this file; skip what is in it")
     add("--report", type=Path, help="write the ledger as a page")

@@ -216,9 +216,10 @@ def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
         queue.note_received(job, result.tile)
         if complete:
             states[job] = "failed"
-            with run.guarded(job.image):
-                run.save(job.image, canvas.pixels)
-                states[job] = "saved"
+            if queue.state(job) != "failed":  # else the coordinator gave it up, and it stays so
+                with run.guarded(job.image):
+                    run.save(job.image, canvas.pixels)
+                    states[job] = "saved"
             queue.set_state(job, states[job])
             del canvases[job.key]
 

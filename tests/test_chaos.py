@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from studyguide.chaos.strikes import BOUND_S, KILLS, ROWS, disorder
 from studyguide.chaos.subject import GRIDS, TILES, expected
 from studyguide.chaos.verdict import Outcome, page, problems
 from studyguide.errors import UsageError
+from studyguide.settings import START
 from studyguide.timeline import Event
 
 # the matrix: two servers in turn
@@ -201,6 +202,29 @@ def test_a_failure_ends_with_1_and_prints_what_repeats_it(
     assert "seed   4" in printed.out
     assert "FAILED: a tile was lost" in printed.out
     assert "studyguide chaos --approach g --fault zombie --first-seed 4" in printed.err
+
+
+def test_only_rows_that_fit_the_approach_are_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = outcomes(monkeypatch)
+    assert main(["chaos", "--approach", "e", "--fault", "zombie"]) == 2
+    assert "'zombie' does not fit approach e" in capsys.readouterr().err
+    assert tried == []
+    assert main(["chaos", "--approach", "e"]) == 0
+    assert len(tried) == len(KILLS)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_roles_can_start_fresh_and_what_repeats_a_run_says_so(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    line = ["chaos", "--approach", "f", "--fault", "none", "--ledger", str(ledger)]
+    assert main([*line, "--start", "fresh"]) == 0
+    (outcome,) = chaos.read_ledger(ledger)
+    assert (
+        outcome.command == "studyguide chaos --approach f --fault none --first-seed 0 --start fresh"
+    )
+    assert "--start" not in replace(outcome, start=START).command
 
 
 def test_a_ledger_is_gone_on_with_and_makes_the_report(

@@ -752,6 +752,18 @@ def test_in_e_an_image_that_cannot_be_saved_has_failed(site: Site, client: redis
     assert [event.image for event in site.of("failed")] == ["grain.png"]
 
 
+def test_in_e_an_image_that_was_given_up_is_not_saved_when_its_tiles_come_late(site: Site) -> None:
+    """A worker that was frozen for long goes on after its image is reported as failed."""
+    lists = site.lists()
+    lists.set_state(noise_job(), "failed")
+    tiles = range(len(noise_job().tiles))
+    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+        for index in tiles:
+            lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
+        wait_until(lambda: lists.count_received() == len(tiles))
+    assert (site.of("save"), lists.state(noise_job())) == ([], "failed")
+
+
 def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
     site: Site, client: redis.Redis
 ) -> None:

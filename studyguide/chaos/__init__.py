@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +42,7 @@ from studyguide.errors import StudyguideError, UsageError, printable
 from studyguide.faults import Fault
 from studyguide.redis_server import find_server, wheel_server
 from studyguide.report import Ledger
-from studyguide.settings import from_options
+from studyguide.settings import START, from_options
 from studyguide.timeline import Timeline
 
 OPTIONS = {"tile_size": TILE_SIZE, "kernel_size": 5, "method": "separable", "quiet_s": 1.0}
@@ -53,8 +53,11 @@ DISK_BYTES = 8 << 20
 class Trial:
     """One run under one fault; the same seed strikes the same place."""
 
-    def __init__(self, approach: str, fault: str, seed: int, server: str = "") -> None:
+    def __init__(
+        self, approach: str, fault: str, seed: int, server: str = "", start: str = START
+    ) -> None:
         self.approach, self.fault, self.seed, self.server = approach, fault, seed, server
+        self.start = start
         row, rng = ROWS[fault], Random(f"{approach} {fault} {seed}")
         self.payload = rng.choice(("file", "redis"))
         planted = [Fault(kind, *rng.choice(TILES)) for kind in row.plant]
@@ -65,6 +68,7 @@ class Trial:
     def run(self) -> Outcome:
         """Perform it and judge it."""
         outcome = Outcome(self.approach, self.fault, self.seed, self.payload, self.server)
+        outcome.start = self.start
         outcome.planted = self.doomed
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             folder = Path(name)
@@ -103,7 +107,7 @@ class Trial:
         for image, pixels in pictures().items():
             images.save(folder / "images" / image, pixels)
         workers = 4 if APPROACHES[self.approach].pools else 2
-        options = {**OPTIONS, "workers": workers, "payload": self.payload}
+        options = {**OPTIONS, "workers": workers, "payload": self.payload, "start": self.start}
         places = {"images": folder / "images", "output": folder / "output"}
         settings = from_options({**options, **self.plan.row.options, **places})
         with Site(self.plan, settings, folder / "run") as site:
@@ -152,19 +156,30 @@ class Trial:
 # --- many trials ---------------------------------------------------------------------------------
 
 
-def trials(approach: str, fault: str, seeds: range, servers: list[str]) -> Iterator[Trial]:
+def trials(
+    approach: str, fault: str, seeds: range, servers: list[str], start: str = START
+) -> Iterator[Trial]:
     """All trials that were asked for: seed by seed, so that a part of them covers every row.
 
-    Raises UsageError if there is no such row, or the approach has no queue.
+    Raises UsageError if there is no such row, or the approach has no queue or not this row.
     """
     if fault != "all" and fault not in ROWS:
         raise UsageError(f"The fault is {fault!r}", f"Use all or one of {', '.join(ROWS)}")
     if approach not in ("", *queued()):
         raise UsageError(f"The approach is {approach!r}", f"Use one of {' '.join(queued())}")
+    rows = [row for row in (ROWS if fault == "all" else (fault,)) if approach in ("", *_with(row))]
+    if not rows:
+        remedy = f"Use one of {', '.join(KILLS)}, or another approach"
+        raise UsageError(f"The fault {fault!r} does not fit approach {approach}", remedy)
     for seed in seeds:
-        for row in ROWS if fault == "all" else (fault,):
-            for letter in approach or (queued() if row in KILLS else queued("stream")):
-                yield Trial(letter, row, seed, servers[seed % len(servers)])
+        for row in rows:
+            for letter in approach or _with(row):
+                yield Trial(letter, row, seed, servers[seed % len(servers)], start)
+
+
+def _with(row: str) -> Sequence[str]:
+    """The approaches that a row strikes: most need a stream."""
+    return queued() if row in KILLS else queued("stream")
 
 
 def _program(server: str) -> Path:
@@ -180,10 +195,10 @@ def command(given: argparse.Namespace) -> int:
     """Carry out `studyguide chaos`; 1 if any run failed."""
     path, seeds = given.ledger, range(given.first_seed, given.first_seed + given.seeds)
     known = read_ledger(path) if path and path.exists() else []
-    over = {(outcome.approach, outcome.fault, outcome.seed) for outcome in known}
+    over = {_what(outcome) for outcome in known}
     warm_up(BLUR)  # once, so that no run waits for its workers to compile
-    for trial in trials(given.approach, given.fault, seeds, given.redis or [""]):
-        if (trial.approach, trial.fault, trial.seed) in over:
+    for trial in trials(given.approach, given.fault, seeds, given.redis or [""], given.start):
+        if _what(trial) in over:
             continue
         outcome = trial.run()
         known.append(outcome)
@@ -198,6 +213,10 @@ def command(given: argparse.Namespace) -> int:
     if given.report:
         given.report.write_text(page(known))
     return 1 if any(outcome.problems for outcome in known) else 0
+
+
+def _what(it: Trial | Outcome) -> tuple[str, str, int, str]:
+    return it.approach, it.fault, it.seed, it.start
 
 
 def read_ledger(path: Path) -> list[Outcome]:

@@ -9,6 +9,7 @@ from studyguide.approaches import APPROACHES, queued
 from studyguide.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
 from studyguide.chaos.subject import GRIDS, TILES, expected
 from studyguide.report import machine
+from studyguide.settings import START
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Outcome:
     error: str = ""
     skipped: str = ""
     problems: list[str] = field(default_factory=list)
+    start: str = START  # how its roles started
     cause: str = ""  # of a failure: what people found out, noted in the ledger
 
     @property
@@ -42,7 +44,8 @@ class Outcome:
         """What repeats the run."""
         server = f" --redis {self.program}" if self.program else ""
         what = f"--approach {self.approach} --fault {self.fault} --first-seed {self.seed}"
-        return f"studyguide chaos {what}{server}"
+        start = f" --start {self.start}" if self.start != START else ""
+        return f"studyguide chaos {what}{server}{start}"
 
 
 def problems(outcome: Outcome) -> list[str]:
