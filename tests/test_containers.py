@@ -159,7 +159,13 @@ def stub_kubectl(node: Node, folder: Path) -> str:
     script.parent.mkdir()
     script.write_text(
         "#!/bin/bash\n"
-        'if [[ "$*" == *startTime* ]]; then echo 2020-01-01T00:00:00Z; exit; fi\n'
+        'case "$*" in\n'
+        "*startTime*) echo 2020-01-01T00:00:00Z; exit ;;\n"
+        "*readyz*) exit ;;\n"
+        "*--output\\ name*) echo deployment.apps/files job.batch/coordinator; exit ;;\n"
+        "*\\ exec\\ *) ;;\n"
+        "*) exit 1 ;;\n"
+        "esac\n"
         'while [ "$1" != -- ]; do shift; done; shift\n'
         f'exec podman exec {node.of("files").main} "$@"\n'
     )
