@@ -260,7 +260,8 @@ class Scene:
             lane, start, end = _lane(step), self.at(step.start), self.at(step.end)
             if lane not in self.spans:  # a process started: it goes on with the thread that follows
                 after = (_lane(later) for later in steps[n + 1 : n + 2])
-                lane = next((own for own in after if own[0] == lane[0]), self.lane(step))
+                known = (own for own in after if own[0] == lane[0] and own in self.spans)
+                lane = next(known, self.lane(step))
             if parts and parts[-1][0] == lane:
                 start = parts.pop()[1]
             parts.append((lane, start, end))

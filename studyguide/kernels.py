@@ -83,6 +83,8 @@ def _jit(*signatures: Any) -> Callable[[F], F]:
                 kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]
             for signature in signatures:
                 kernel.compile(signature)
+            if signatures:  # else each layout of an image would be compiled for
+                kernel.disable_compile()
         return cast(F, kernel)
 
     return decorate

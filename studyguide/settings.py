@@ -137,12 +137,12 @@ class Settings:
     queue_size: Annotated[int, "tiles that may wait in a queue before its producers block"] = 100
     images_in_memory: Annotated[int, "decoded images that c holds at once"] = 3
     instances: Annotated[int, "service processes that share the workers out (g)"] = 2
+    blur: Blur = field(default_factory=Blur.of)
+    delivery: Delivery = field(default_factory=Delivery)
     start: Annotated[
         Literal["warm", "fresh"],
         "how d to g start processes: warm, forked from one that has everything imported, or fresh",
     ] = START
-    blur: Blur = field(default_factory=Blur.of)
-    delivery: Delivery = field(default_factory=Delivery)
 
     def __post_init__(self) -> None:
         for name in ("workers", "tile_size", "queue_size", "images_in_memory", "instances"):

@@ -247,6 +247,16 @@ def test_a_line_marks_the_critical_path_from_the_start_to_the_end() -> None:
     assert len(set(y)) == len(set(lanes))
 
 
+def test_a_process_that_starts_twice_is_on_the_path_in_the_row_of_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts = [Event("start", n, n + 1, "worker-0", "MainThread") for n in (0, 2)]
+    blur = Event("blur", 3, 4, "worker-0", "worker-0", "a.png", 0)
+    monkeypatch.setattr("studyguide.charts.critical_path", lambda timeline: [*starts, blur])
+    scene = Scene(Timeline([*starts, blur]))
+    assert {lane for lane, _, _ in scene.path()} <= set(scene.lanes) == {("worker-0", "worker-0")}
+
+
 def test_too_many_spans_become_shares_of_time() -> None:
     timeline = pool(10, 4000, blur=0.01)
     assert len(timeline.of(*SPANS)) > 4 * MAX_BARS

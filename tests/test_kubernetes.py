@@ -25,7 +25,7 @@ from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.images import load, sha256
 from studyguide.kubernetes import KubernetesCluster
-from studyguide.report import RunReport, newest_log, read_log
+from studyguide.report import KILLED, RunReport, newest_log, read_log
 from studyguide.settings import from_options
 from studyguide.timeline import Event, Recorder
 
@@ -602,7 +602,7 @@ def test_make_chaos_test_kills_a_worker_of_a_run_of_its_own(
     given += [f"{key}={tmp_path / key.lower()}" for key in ("IMAGES", "LOGS")]
     said = make("chaos-test", "A=f", f"CHAOS=--kill-worker-after 6 {slow}", *given)
     assert "context small, namespace studyguide-" in said
-    report = read_log(newest_log(tmp_path / "logs", APPROACHES["f"].stem))
+    report = read_log(newest_log(tmp_path / "logs", APPROACHES["f"].stem + KILLED))
     assert report.ok
     assert len(report.timeline.of("death")) == 1
     assert report.timeline.of("reclaim")
