@@ -238,6 +238,7 @@ def test_a_name_that_would_control_the_terminal_is_escaped_wherever_it_is_shown(
     ("arguments", "code"),
     [
         (["fly\x1b\n"], 2),
+        (["run", "a", "--fly\x1b\n"], 2),
         (["run", "a", "--kernel-size", "\x1b\n"], 2),
         (["run", "a", "--images", "\x1b\n"], 2),
         (["run", "\x1b\n"], 2),

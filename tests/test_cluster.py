@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from PIL import Image
-from support import SMALL, WAIT_S, failing, grey, noise, temporary_files, wait_until
+from support import SMALL, TILES, WAIT_S, failing, grey, noise, temporary_files, wait_until
 
 import studyguide
 from studyguide import cluster as cluster_module
@@ -25,7 +25,7 @@ from studyguide.errors import ToolError, UsageError
 from studyguide.images import sha256
 from studyguide.processes import Child
 from studyguide.redis_server import RedisServer
-from studyguide.report import RunReport
+from studyguide.report import Ledger, RunReport
 from studyguide.settings import Blur, from_options
 from studyguide.timeline import Event, Recorder
 
@@ -63,12 +63,12 @@ class Kill:
         self.left = after
 
     def see(self, event: Event) -> None:
-        self.left -= event.stage == self.stage and event.tile >= 0
+        self.left -= event.stage == self.stage
 
     def __call__(self, cluster: Cluster) -> None:
         if self.left <= 0 and self.name:
             assert isinstance(cluster, LocalCluster)
-            cluster.kill(self.name)
+            cluster.kill_redis() if self.name == "redis" else cluster.kill(self.name)
             self.name = ""
 
 
@@ -129,6 +129,37 @@ def test_a_redis_that_is_not_ours_is_never_killed(
     with pytest.raises(UsageError, match="is external; refusing to kill it"):
         perform("f", chaos=[KillRedis(after=0)])
     assert shared_server.alive
+
+
+# the ledger
+
+
+@pytest.mark.parametrize("letter", "efg")
+@pytest.mark.parametrize(
+    ("victim", "stage", "after"),
+    [
+        ("worker-0", "transfer", 3),
+        ("assembler-0", "save", 1),
+        ("coordinator-0", "enqueue", 1),
+        ("coordinator-0", "save", 1),
+        ("redis", "blur", 3),
+    ],
+)
+def test_the_ledger_adds_up_and_says_whether_all_is_well_whatever_was_killed(
+    victim: str, stage: str, after: int, letter: str, perform: Perform, tmp_path: Path
+) -> None:
+    kill = Kill(victim, stage, after)
+    report = perform(letter, chaos=[kill], on_event=kill.see, faults=SLOW_END, instances=2)
+    assert deaths(report, victim)
+    ledger = Ledger(**report.ledger)
+    not_done = ledger.dead_letters + ledger.lost + ledger.in_doubt
+    assert ledger.enqueued == ledger.assembled + not_done == sum(TILES.values())
+    assert ledger.delivered >= ledger.assembled + ledger.redelivered
+    failed = {item["image"] for item in report.failed_images}
+    assert report.pixels().items() == {(k, v) for k, v in EXPECTED.items() if k not in failed}
+    assert report.ok == (not_done == 0) == (not failed)
+    assert report.ok or letter == "e"
+    assert outputs(tmp_path, letter) == sorted(report.pixels())
 
 
 # a tile fails

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from matplotlib.axes import Axes
 
 import studyguide
-from studyguide import images
+from studyguide import charts, images
 from studyguide.charts import Scene, comparison_figure, timeline_figure
 from studyguide.lesson.view import Picture
 from studyguide.measures import lower_bound, path_s
@@ -128,6 +130,31 @@ def test_logging_and_charting_a_run_is_linear(work: Callable[[Any], object], app
     def prepared(number: int) -> Callable[[], object]:
         report = report_of(approach, number)
         return lambda: work(report)
+
+    assert_linear(prepared)
+
+
+@pytest.mark.parametrize("approach", "cf")
+def test_a_chart_of_shares_with_arrows_is_linear(
+    approach: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So few images would be drawn as bars, and so many faults as dots without arrows."""
+    monkeypatch.setattr(charts, "MAX_BARS", 0)
+    monkeypatch.setattr(charts, "MAX_SIGNS", 10_000)
+    for name in ("_pile", "_fitted", "_shares"):  # numpy and Matplotlib do these
+        monkeypatch.setattr(charts, name, lambda *_: {})
+
+    def prepared(number: int) -> Callable[[], object]:
+        timeline, axes = report_of(approach, number).timeline, MagicMock(spec=Axes)
+        axes.get_xlim.return_value = (0.0, float(number))
+
+        def draw() -> None:
+            scene = Scene(timeline)
+            rows = charts._rows(scene.lanes)
+            charts._draw_bars(axes, scene, rows)
+            charts._draw_faults(axes, scene, rows)
+
+        return draw
 
     assert_linear(prepared)
 

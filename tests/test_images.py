@@ -521,11 +521,12 @@ def test_a_file_that_vanishes_while_it_is_read_is_an_image_error(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (IndexError("list index out of range"), "its data are damaged"),
-        (OSError("image file is truncated"), "image file is truncated"),
-        (OSError(errno.EIO, "Input/output error"), "cannot be read (Input/output error)"),
+        (IndexError("list index out of range"), "its data are damaged). Replace or remove"),
+        (OSError("image file is truncated"), "image file is truncated). Replace or remove"),
+        (OSError(errno.EIO, "Input/output error"), "read (Input/output error). Check its disk"),
+        (PermissionError(errno.EACCES, "denied"), "read (denied). Check its permissions"),
     ],
-    ids=["decoder", "Pillow", "system"],
+    ids=["decoder", "Pillow", "disk", "permission"],
 )
 def test_an_error_says_what_is_wrong_with_the_file_and_not_with_a_decoder(
     error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -534,9 +535,9 @@ def test_an_error_says_what_is_wrong_with_the_file_and_not_with_a_decoder(
         raise error
 
     monkeypatch.setattr(images, "to_pixels", fail)
-    problem = refused(saved(Image.fromarray(noise(2, 2, 3)), tmp_path / "a.png")).problem
-    assert said in problem
-    assert "index" not in problem
+    told = str(refused(saved(Image.fromarray(noise(2, 2, 3)), tmp_path / "a.png")))
+    assert said in told
+    assert "index" not in told
 
 
 def test_damaged_exif_is_ignored_without_a_warning(tmp_path: Path) -> None:
