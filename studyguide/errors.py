@@ -90,6 +90,8 @@ def printable(text: str, newline: str = r"\n") -> str:
     Control characters, marks that change the direction of text, separators of lines and bytes that
     are not UTF-8 become what Python writes for them; a newline becomes `newline`.
     """
+    if text.isprintable():  # nearly all text is: a log has millions of characters
+        return text
     return "".join(newline if sign == "\n" else _escaped(sign) for sign in text)
 
 
