@@ -220,13 +220,14 @@ function commands.withdraw(entry)
 end
 
 -- finish entry job state  -> the image's end is on disk: say so, let go of its announcement and
--- pixels. Digests stay: they tell a second result from the first. The checkpoint is completed: the
--- script that stored a result may have been torn.
+-- pixels. Digests stay: they tell a second result from the first. What follows a result is completed:
+-- the script that stored it may have been torn, and its entry lost with the stream.
 function commands.finish(entry, job, state)
   redis.call('SET', key('state', job), state)
   redis.call('UNLINK', key('src', job), key('out', job))
   for _, tile in ipairs(redis.call('HKEYS', key('res', job))) do
     redis.call('SADD', key('done', job), tile)
+    redis.call('HDEL', key('dead', job), tile)
   end
   let_go('ready', 'assemblers', entry)
 end

@@ -48,7 +48,7 @@ class Server:
     ready: Entries = ()
     ready_last: int = 0
     ready_pending: frozenset[int] = frozenset()
-    dlq: frozenset[Fields] = frozenset()
+    dlq: tuple[Fields, ...] = ()
     keys: tuple[tuple[str, Any], ...] = ()
 
     @cached_property
@@ -90,6 +90,7 @@ class World:
     assembler: Held | None = None
     faults: int = 0
     lost: bool = False  # acknowledged writes vanished: what they said may have to be done again
+    blind: bool = False  # all vanished after the assembler looked: it ends what is no longer there
 
     def normal(self) -> "World":
         """The same with entries numbered 1, 2, ... and the workers in order."""
@@ -111,10 +112,12 @@ class World:
             ready_last=last(server.ready, server.ready_last),
             ready_pending=frozenset(new[entry] for entry in server.ready_pending),
         )
+        blind = self.blind and (self.assembler is not None or "state:j" in server.values)
         one, two, assembler = (hand and replace(hand, entry=new[hand.entry]) for hand in hands)
         if repr(one) > repr(two):
             one, two = two, one
-        return replace(self, server=server, workers=(one, two), assembler=assembler)
+        hands = {"workers": (one, two), "assembler": assembler}
+        return replace(self, server=server, blind=blind, **hands)
 
 
 def freeze(small: SmallRedis) -> Server:
@@ -135,7 +138,7 @@ def freeze(small: SmallRedis) -> Server:
         tuple(ready.entries.items()),
         ready.last,
         frozenset(ready.pending),
-        frozenset(fields[:4] for fields in dlq.entries.values()),
+        tuple(sorted(fields[:4] for fields in dlq.entries.values())),
         tuple(keys),
     )
 
@@ -146,7 +149,7 @@ def thaw(server: Server, next_id: int, before_7: bool) -> SmallRedis:
     for name, entries, last, pending in (
         ("tasks", server.tasks, server.tasks_last, server.tasks_pending),
         ("ready", server.ready, server.ready_last, server.ready_pending),
-        ("dlq", tuple(enumerate(server.dlq)), 0, frozenset()),
+        ("dlq", tuple(enumerate(server.dlq, -len(server.dlq))), 0, frozenset()),
     ):
         leases = dict.fromkeys(pending, ("somebody", 0, 1))
         small.keys[P + name] = Stream(dict(entries), last, set(), leases)
@@ -172,6 +175,17 @@ STARTS = {
     "stale": ("enqueue", "read", "all keys vanish"),
     "late": ("enqueue", "read", "commit 1 j spec 0 good 2 (torn after 1, the", "the stream"),
     "garbage": ("an entry is garbage", "read"),
+    # Tile 0 is dead and finished, tile 1 is nowhere: a torn script, and the stream is gone.
+    "both": (
+        *("enqueue", "read", "fail", "promote", "read", "worker dies", "read tasks 2"),
+        *("reclaim tasks 2", "fail 2", "commit 2 j spec 0 good 2 (torn after 1, the"),
+        "the stream",
+    ),
+    # Tile 1 is finished, tile 0 is dead, and nobody has announced it.
+    "unheard": (
+        *("enqueue", "read", "fail", "read", "commit 1 j spec 1", "promote", "read"),
+        *("fail 1 j spec 0 2 2 0 error 2 (torn after 2, the", "the stream"),
+    ),
     "corrupt": ("enqueue", "read", "commit of a corrupt", "read", "commit 1 j spec 1"),
 }
 
@@ -251,7 +265,8 @@ class Model:
         if "state:j" not in world.server.values:
             yield from self.enqueue(world)
             for first, _ in enumerate(TILES):
-                yield from self.scripted(world, world, "audit", JOB, SPEC, len(TILES), first, 1)
+                what = (JOB, SPEC, len(TILES), first, first + 1)  # the last call asks for too many
+                yield from self.scripted(world, world, "audit", *what)
 
     def enqueue(self, world: World) -> Iterator[Step]:
         """A coordinator may start again at any time: it puts pixels, then tiles."""
@@ -361,7 +376,8 @@ class Model:
         return Held(entry, "reject", bad) if bad else Held(entry, "dead", tuple(results))
 
     def accidents(self, world: World) -> Iterator[Step]:
-        yield "all keys vanish", replace(world, server=Server(), lost=True)
+        blind = world.assembler is not None and world.assembler.step in ("dead", "finish")
+        yield "all keys vanish", replace(world, server=Server(), lost=True, blind=blind)
         empty = replace(world.server, tasks=(), tasks_last=0, tasks_pending=frozenset())
         yield "the stream vanishes", replace(world, server=empty, lost=True)
         if not any(fields[1] == GARBAGE for _, fields in world.server.tasks):
@@ -408,6 +424,7 @@ class Model:
             require(let_go, "an entry is not let go of")
         if len(after.ready) > len(before.ready):
             require(after.complete, "a job is announced that is not complete")
+            require("state:j" not in before.values, "an image that has ended is announced")
         flying = [tile for tile, _ in after.in_flight]
         if command == "enqueue":
             asked = set(args[3:])
@@ -432,16 +449,24 @@ class Model:
             require(verdict != "dead" or tile in after.names("dead:j"), "a tile did not die")
             lags = tile in results and tile not in after.names("done:j")
             require(not lags, "the checkpoint lags")
+            same = all(getattr(before, n) == getattr(after, n) for n in ("keys", "ready", "dlq"))
+            require(same or tile in results or not over, "a tile of an ended image is tried again")
+            again = tile in before.names("dead:j") and before.dlq != after.dlq
+            require(not again, "a tile has two dead letters")
             told = verdict == "retry" or not after.complete or self.known(after)
             require(told, "a complete job is not announced")
         elif command == "give_back" and args[1] != "another":
             there = before.tasks_pending | {entry for entry, _ in before.tasks}
             back = args[2] not in there or (args[4], args[5]) in after.in_flight
             require(back, "a tile that was given back is not queued")
+        elif command == "give_back":
+            require(before == after, "a tile that another has is given back")
         elif command == "promote":
             require(answer == len(before.names("delayed")), "a retry that is due was left")
             require(not after.names("delayed"), "a retry stays in the delayed set")
             require(sorted(flying) == sorted(t for t, _ in before.in_flight), "a retry vanished")
+        elif command == "audit":
+            self.check_audit(before, args[3:], [*map(int, answer)])
         elif command == "reject" and "state:j" in before.values:
             require(before == after, "a tile of an image that has ended is done again")
         elif command == "reject" and results.get(args[3]) == args[4]:
@@ -452,6 +477,15 @@ class Model:
             require(not {"src:j", "out:j"} & set(after.values), "pixels are left")
         elif command == "discard":
             require(("entry", str(args[3])) in {f[:2] for f in after.dlq}, "garbage is not told")
+
+    def check_audit(self, server: Server, args: Any, answer: list[int]) -> None:
+        total, first, count = map(int, args)
+        over = server.names("res:j") | server.names("dead:j")
+        until = min(total, first + count)
+        if server.tasks or server.names("delayed") or over == set(TILES):
+            first = until = total  # nothing is looked at
+        missing = [n for n in range(first, until) if TILES[n] not in over]
+        require(answer == [until, *missing], f"an audit answers {answer}, not {[until, *missing]}")
 
     def known(self, server: Server) -> bool:
         return "state:j" in server.values or bool(server.ready)
@@ -477,7 +511,8 @@ class Model:
         stream.pending = {entry: (name, 10, 1) for entry, name in names.items()}
         stream.consumers = {"w0", "w1", "gone", "beating"}
         for name in ("w0", "beating"):
-            self.script.run(small, P, "beat", "tasks", "workers", name, 1000, *names)
+            entries = (*names, 999)  # one that is no longer there
+            self.script.run(small, P, "beat", "tasks", "workers", name, 1000, *entries)
         idle = {entry: lease[1] for entry, lease in stream.pending.items()}
         require(idle == {e: 10 * (n != "w0") for e, n in names.items()}, "a beat went wrong")
         counts = {lease[2] for lease in stream.pending.values()}
@@ -486,19 +521,31 @@ class Model:
         self.script.run(small, P, "reap", "tasks", "workers")
         require(set(stream.pending) == set(names), "reaping took a lease")
         require(stream.consumers == {"w0", "beating", *names.values()}, "reaping went wrong")
+        self.script.run(small, P, "reap", "nothing", "workers")  # a stream that is not there
+
+    def check_late_rejects(self, world: World) -> None:
+        """An assembler that comes late rejects what is gone, or what another has saved."""
+        server = world.server
+        ended, results = "state:j" in server.values, server.values.get("res:j", ())
+        if (ended, results) in self.chores:
+            return
+        self.chores.add((ended, results))
+        for tile, result in results:
+            stale = result if ended else "stale"
+            _, stages = self.call(world, "reject", JOB, SPEC, tile, stale)
+            require(stages[-1] == server, "a late assembler rejects a result")
 
     def check_end(self, world: World) -> None:
         server = world.server
         over, dead = server.names("res:j"), server.names("dead:j")
-        # All vanished after the assembler had looked: the image has ended without its tiles.
-        told = world.lost and "state:j" in server.values
-        require(over | dead == set(TILES) or told, "a tile is lost")
+        require(over | dead == set(TILES) or world.blind, "a tile is lost")
         require(not over & dead, "a tile is finished and dead")
         require(server.names("done:j") == over, "the checkpoint is not what was done")
         state = server.values.get("state:j")
-        require(state == "partial" or (state == "saved" and not dead) or world.lost, "wrong state")
+        require(state in ("partial", "saved"), "no end")
+        require(state == "partial" or not dead or world.lost, "wrong state")
         for tile, kind in self.kinds.items():
-            require(kind != "poison" or tile in dead or told, "poison did not die")
+            require(kind != "poison" or tile in dead or world.blind, "poison did not die")
         empty = not (server.tasks or server.ready or server.names("delayed"))
         require(empty and not server.tasks_pending | server.ready_pending, "something is left")
         garbage = "garbage" not in " ".join(self.start) or world.lost
@@ -527,6 +574,7 @@ class Model:
                 world = waiting.popleft()
                 self.check_state(world)
                 self.check_chores(world.server)
+                self.check_late_rejects(world)
                 self.settle(world)
                 for name, following in self.steps(world):
                     following = following.normal()

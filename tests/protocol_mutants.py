@@ -1,4 +1,4 @@
-"""Every way to leave one write of protocol.lua out, or to swap two that follow each other."""
+"""Every way to leave one write of protocol.lua out, to swap two, or to take a branch wrongly."""
 
 import re
 from collections.abc import Iterator
@@ -26,6 +26,11 @@ EQUIVALENT: dict[Name, str] = {
     ): "both come after the result and before the entry goes, and are repeated if torn apart",
     (
         "swapped",
+        "finish",
+        "redis.call('SADD', key('done', job), tile) <-> redis.call('HDEL', key('dead', job), tile)",
+    ): "both come before the announcement goes, and are repeated if torn apart",
+    (
+        "swapped",
         "reject",
         "put(spec, tile, 1) <-> redis.call('SREM', key('done', job), tile)",
     ): "until the result goes, which is last, the tile has not to be done again, and whoever "
@@ -40,6 +45,7 @@ SELDOM = (
     ("left out", "conclude", "redis.call('HDEL', key('dead', job), til"),
     ("left out", "fail", "conclude(job, spec, tile, total)"),
     ("left out", "finish", "redis.call('SADD', key('done', job), til"),
+    ("left out", "finish", "redis.call('HDEL', key('dead', job), til"),
     ("left out", "reclaim", "redis.call('XACK', key(stream), group, e"),
     ("left out", "reject", "redis.call('SREM', key('done', job), til"),
     ("swapped", "commit", "conclude(job, spec, tile, total)"),
@@ -80,6 +86,37 @@ def mutants(text: str) -> Iterator[tuple[Name, str]]:
             name = f"{lines[block].strip()} ... end <-> {line.strip()}"
             moved = [*lines[:block], line, *lines[block:n], *lines[n + 1 :]]
             yield ("swapped", command, name), "\n".join(moved)
+
+
+# What else decides: how many tiles are over, and which of them an audit looks at.
+BOUNDS = (
+    ("if count_over(job) >= total then", "if count_over(job) > total then"),
+    (" - redis.call('HEXISTS', key('res', job), tile)", ""),
+    ("over = over + 1 - redis.call('HEXISTS', key('res', job), tile)", ""),
+    ("found[1] = math.min(total, first + count)", ""),
+    ("found[1] = math.min(total, first + count)", "found[1] = first + count"),
+    ("for tile = first, found[1] - 1 do", "for tile = 0, found[1] - 1 do"),
+    ("for tile = first, found[1] - 1 do", "for tile = first + 1, found[1] - 1 do"),
+    ("for tile = first, found[1] - 1 do", "for tile = first, found[1] - 2 do"),
+)
+
+
+def branches(text: str) -> Iterator[tuple[Name, str]]:
+    """Mutants in which a condition, or a part of it, always or never holds, or a bound is off."""
+    lines = text.split("\n")
+    command = ""
+    for n, line in enumerate(lines):
+        if found := re.match(r"(?:local )?function (?:commands\.)?(\w+)", line):
+            command = found[1]
+        if found := re.match(r"( *(?:else)?if )(.*) then$", line):
+            whole = found[2]
+            for part in {whole: 0, **dict.fromkeys(re.split(" and | or ", whole))}:
+                for how, value in (("always", "true"), ("never", "false")):
+                    mutated = f"{found[1]}{whole.replace(part, value, 1)} then"
+                    yield (how, command, part), changed(lines, n, [mutated])
+    for before, after in BOUNDS:
+        assert text.count(before) == 1, before
+        yield ("bound", before, after), text.replace(before, after)
 
 
 def is_write(line: str) -> bool:

@@ -28,8 +28,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from protocol_model import BAD, ENTRY_AT, GOOD, GROUPS, TILES, Model, Violation, World, freeze
-from protocol_mutants import EQUIVALENT, SELDOM, Name, is_seldom, mutants
+from lupa.lua51 import LuaError
+from protocol_model import (
+    BAD,
+    ENTRY_AT,
+    GOOD,
+    GROUPS,
+    TILES,
+    Held,
+    Model,
+    Server,
+    Violation,
+    World,
+    freeze,
+)
+from protocol_mutants import EQUIVALENT, SELDOM, Name, branches, is_seldom, mutants
 from small_redis import WRITES, Script, SmallRedis, Stream, torn
 
 from studyguide.queues import Announcement, Lease, Link, StreamQueue
@@ -41,6 +54,8 @@ PROTOCOL = files("studyguide").joinpath("protocol.lua").read_text()
 # What the model checks: kinds of the two tiles, faults, where it starts, an old server's XCLAIM.
 CHECKS: list[tuple[Any, ...]] = [
     (("good", "good"), 1, "corrupt"),
+    (("erratic", "good"), 1, "both"),
+    (("erratic", "good"), 1, "unheard"),
     (("good", "good"), 1, "garbage"),
     (("good", "good"), 1, "late"),
     (("good", "good"), 1, "stale"),
@@ -54,6 +69,20 @@ def test_in_every_order_of_steps_with_a_fault_nothing_is_lost(check: tuple[Any, 
     assert Model(PROTOCOL, *check).explore() > 100
 
 
+class Careless(Model):
+    """Its assembler saves whatever is there."""
+
+    def look(self, server: Server, entry: int) -> Held:
+        return Held(entry, "finish", ("saved",))
+
+
+@pytest.mark.parametrize("start", ["late", "stale"])
+def test_the_model_notices_an_image_that_is_saved_without_its_tiles(start: str) -> None:
+    """All keys vanish between an announcement and the look; tiles that were lost excuse nothing."""
+    with pytest.raises(Violation, match="a tile is lost"):
+        Careless(PROTOCOL, ("good", "good"), 1, start).explore()
+
+
 MUTANTS = dict(mutants(PROTOCOL))
 
 
@@ -62,14 +91,24 @@ def model_sees(text: str) -> str:
     for check in CHECKS:
         try:
             Model(text, *check).explore()
-        except Violation as violation:
-            return str(violation).partition("\n")[0]
+        except (Violation, LuaError, KeyError) as problem:  # or the script itself fails
+            return str(problem).partition("\n")[0]
     return ""
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - EQUIVALENT), ids=" ".join)
 def test_the_model_notices_each_write_that_is_left_out_or_swapped(name: Name) -> None:
     assert model_sees(MUTANTS[name])
+
+
+BRANCHES = dict(branches(PROTOCOL))
+
+
+@pytest.mark.parametrize("name", sorted(BRANCHES), ids=" ".join)
+def test_the_model_notices_each_branch_that_is_taken_wrongly(name: Name) -> None:
+    problem = model_sees(BRANCHES[name])
+    assert problem
+    assert "error loading" not in problem
 
 
 def test_every_write_of_the_protocol_has_a_mutant() -> None:
