@@ -139,10 +139,10 @@ def test_a_redis_that_is_not_ours_is_never_killed(
     ("victim", "stage", "after"),
     [
         ("worker-0", "transfer", 3),
-        ("assembler-0", "save", 1),
+        ("assembler-0", "assemble", 8),
         ("coordinator-0", "enqueue", 1),
         ("coordinator-0", "save", 1),
-        ("redis", "blur", 3),
+        ("redis", "assemble", 8),
     ],
 )
 def test_the_ledger_adds_up_and_says_whether_all_is_well_whatever_was_killed(
