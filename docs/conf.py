@@ -28,9 +28,10 @@ include_patterns = [
     "docs/*.md",
     "docs/decisions/*.md",
     "k8s/README.md",
+    "logs/kubernetes/README.md",
     "notebooks/*.ipynb",
 ]
-exclude_patterns = [".venv*", "build", "tests", "images", "logs", "visualize", "node_modules"]
+exclude_patterns = [".venv*", "build", "tests", "images", "visualize", "node_modules"]
 
 nb_execution_mode = "off"  # the stored outputs are shown: they come from a whole execution
 nb_merge_streams = True
