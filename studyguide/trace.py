@@ -57,10 +57,10 @@ def _found(timeline: Timeline, ids: Ids) -> Found:
         if giver and event.tile >= 0:
             flow += 1
             both = {"name": "handed over", "cat": "flow", "id": flow}
-            yield giver[:2], {"ph": "s", "ts": giver[2], **both}
-            # A flow must not end when it begins, or the two are shown in reverse.
-            taken = max(start, min(giver[2] + 1.0, at(event.end)))
-            yield lane, {"ph": "f", "bp": "e", "ts": round(taken, 3), **both}
+            # A tile may be taken while the call that queues it and others is still recorded.
+            given = min(giver[2], start)
+            yield giver[:2], {"ph": "s", "ts": given, **both}
+            yield lane, {"ph": "f", "bp": "e", "ts": start, **both}
         handed[key] = (*lane, start)
     for mark in timeline.of(*MARKS):
         yield ids[mark.process, mark.lane], _event("i", mark, at(mark.start)) | {"s": "t"}
