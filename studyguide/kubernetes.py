@@ -352,7 +352,7 @@ class KubernetesCluster(Cluster):
     # -- deaths
 
     def _see_deaths(self, things: Iterable[Object]) -> None:
-        """Record pods that are gone or have restarted; one that was told to end has not died."""
+        """Record pods that are gone or have restarted; one that was asked to end has not died."""
         pods = {_name(it): it for it in things if it["kind"] == "Pod"}
         for name, before in self._alive.items():
             pod = pods.get(name)
