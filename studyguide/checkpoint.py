@@ -101,7 +101,7 @@ class FileStore(Store):
         return self.folder / f"{job.key}.npy"
 
     def _result_path(self, job: ImageJob, name: str) -> Path:
-        return self.folder / job.key / f"{name}.raw"
+        return self.folder / f"{job.key}-{name}.raw"
 
     def _open_image(self, job: ImageJob) -> Pixels:
         problem = f"The pixels of {job.image} are not in {self.folder}"
