@@ -26,10 +26,11 @@ from benchmarks.queues import NOBODY, BenchWorker, job_of
 from studyguide import images
 from studyguide.blur import gaussian_blur, warm_up
 from studyguide.checkpoint import RedisStore
-from studyguide.queues import Link, StreamQueue
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
 from studyguide.service import ENQUEUE_BATCH, Leases
 from studyguide.settings import from_options
+from studyguide.streams import StreamQueue
 from studyguide.work import Run
 
 FILE = RESULTS / "check.json"

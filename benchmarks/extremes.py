@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import main, table
-from studyguide.measures import stage_cpu_s
+from studyguide.record.measures import stage_cpu_s
 from studyguide.runs import run
 
 KIB = 1024.0

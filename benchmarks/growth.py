@@ -29,10 +29,11 @@ from benchmarks.queues import NOBODY, BenchWorker
 from studyguide import images, service
 from studyguide.blur import gaussian_blur, warm_up
 from studyguide.checkpoint import RedisStore
-from studyguide.queues import Link, StreamQueue
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
 from studyguide.service import Leases
 from studyguide.settings import Blur, from_options
+from studyguide.streams import StreamQueue
 from studyguide.threads import Crew
 from studyguide.work import ImageJob, Run
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studyguide.doctor import describe
+from studyguide_course.doctor import describe
 
 INPUT = Path(__file__).parents[1] / "images" / "input"
 RESULTS = Path(__file__).parent / "results"

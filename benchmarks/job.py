@@ -18,7 +18,7 @@ from typing import Any
 
 import studyguide
 from benchmarks.harness import INPUT, interleave, main, ratios, spread, table
-from studyguide.report import RunReport
+from studyguide.record.report import RunReport
 
 CORES = os.cpu_count() or 1
 KERNEL, SIGMA = 21, 7.0

@@ -16,9 +16,9 @@ from PIL import Image
 
 from benchmarks.harness import main, table
 from studyguide.approaches import APPROACHES
+from studyguide.record.timeline import Recorder
 from studyguide.runs import run
 from studyguide.settings import Blur, Settings
-from studyguide.timeline import Recorder
 from studyguide.work import Run
 
 SIDE = 256  # pixels of each image, RGBA: 256 KiB

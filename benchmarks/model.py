@@ -1,4 +1,4 @@
-"""The model of studyguide.simulate against runs that it was not fitted on.
+"""The model of studyguide_course.simulate against runs that it was not fitted on.
 
     python -m benchmarks.model [--quick]
 
@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks.harness import INPUT, main, table
 from studyguide.approaches import queued
 from studyguide.blur import warm_up
-from studyguide.lesson.scale import ServerProbe
-from studyguide.report import RunReport
+from studyguide.record.report import RunReport
 from studyguide.runs import run
-from studyguide.simulate import Costs, Scenario, image_shapes, simulate
+from studyguide_course.scale import ServerProbe
+from studyguide_course.simulate import Costs, Scenario, image_shapes, simulate
 
 Point = tuple[str, int, int]  # approach, workers, tile size
 KINDS = ("a", "bc", "d", "e", "fg")  # approaches that share their code, and so their costs
@@ -160,9 +160,10 @@ def report(data: dict[str, Any]) -> str:
     header = ("approach", "workers", "tile", "", "measured", "model", "off by")
     return f"""## The model
 
-`studyguide.simulate` was fitted to some runs and then played others, of worker counts and tile
-sizes that it was not fitted on. Off by {100 * median:.0f} % on the median of those (the bar: 10 %),
-by {100 * worst:.0f} % at worst; by approach, on the median: {_by_approach(held_out)}.
+`studyguide_course.simulate` was fitted to some runs and then played others, of worker counts and
+tile sizes that it was not fitted on. Off by {100 * median:.0f} % on the median of those
+(the bar: 10 %), by {100 * worst:.0f} % at worst;
+by approach, on the median: {_by_approach(held_out)}.
 Measured is the median of runs that took turns. Left out are {data["disturbed"]} of {data["runs"]},
 fitted or held out, beside which other work used more than {DISTURBED:.0%} of the machine.
 a and d have neither workers nor tiles to vary.

@@ -32,11 +32,13 @@ from benchmarks.harness import Seconds, interleave, main, ratios, spread, table
 from benchmarks.peers import tasks
 from studyguide import work
 from studyguide.checkpoint import RedisStore
-from studyguide.queues import Lease, Link, ListQueue, StreamQueue
-from studyguide.redis_server import RedisServer
+from studyguide.lists import ListQueue
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.timeline import Recorder
 from studyguide.service import ENQUEUE_BATCH, Heart, Leases, StreamWorker
 from studyguide.settings import Blur, from_options
-from studyguide.timeline import Recorder
+from studyguide.streams import Lease, StreamQueue
 from studyguide.work import ImageJob, Run, TileResult, TileTask, process
 
 KINDS = ("no-op", "256 KiB", "blur")

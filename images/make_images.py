@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from studyguide.images import atomic
+from studyguide.machinery.files import atomic
 
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8]

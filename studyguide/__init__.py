@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from studyguide.blur import gaussian_blur
     from studyguide.errors import StudyguideError
-    from studyguide.report import RunReport
+    from studyguide.record.report import RunReport
     from studyguide.runs import run
 
 __all__ = ["RunReport", "StudyguideError", "__version__", "gaussian_blur", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "RunReport": "studyguide.report",
+    "RunReport": "studyguide.record.report",
     "StudyguideError": "studyguide.errors",
     "gaussian_blur": "studyguide.blur",
     "run": "studyguide.runs",

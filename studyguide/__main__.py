@@ -25,12 +25,13 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
 from studyguide import __version__
 from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError, printable
-from studyguide.settings import OPTIONS, START, add_options, from_options, redis_url
+from studyguide.settings import OPTIONS, add_options, from_options, redis_url
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
@@ -157,13 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("events", type=Path, help="events, one JSON object a line")
     log.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
     log.set_defaults(command=_log)
-    init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
-    init.add_argument("folder", type=Path, help="it must not be there yet")
-    init.set_defaults(command=_init)
-    _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
     _add_clusters(commands.add_parser("clusters", help="show what runs left on Kubernetes"))
-    doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
-    doctor.set_defaults(command=_doctor)
+    for others in entry_points(group="studyguide.commands"):
+        with suppress(ModuleNotFoundError):  # an image of the roles has the library alone
+            others.load()(commands)
     for name in ("sequential", "coordinator", "worker", "assembler"):
         role = commands.add_parser(name, help=f"run the role {name} in this process")
         _add_role(role, role=name)
@@ -203,7 +201,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from studyguide.report import RunReport, comparison
+    from studyguide.record.report import RunReport, comparison
 
     for name in ("cluster", "kubernetes"):  # the name that --resume takes; how far a deployment is
         logging.getLogger(f"studyguide.{name}").setLevel(logging.INFO)
@@ -245,8 +243,8 @@ def _run_one(letter: str, given: argparse.Namespace) -> Any:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from studyguide.cluster import KillWorker
+    from studyguide.record.timeline import Event
     from studyguide.runs import expected_blurs, run
-    from studyguide.timeline import Event
 
     chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
     shown = sys.stderr.isatty()
@@ -281,29 +279,6 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in OPTIONS if hasattr(given, name)}
 
 
-# --- studyguide chaos ----------------------------------------------------------------------------
-
-
-def _add_chaos(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--approach", default="", help="default: those with a stream, and a list where killed")
-    add("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
-    add("--seeds", type=int, default=1, metavar="N", help="runs of each row")
-    add("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
-    add("--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours")
-    add("--start", choices=("warm", "fresh"), default=START, help="how roles start: see run")
-    add("--json", action="store_true", help="print a JSON object for each run")
-    add("--ledger", type=Path, help="append to this file; skip what is in it")
-    add("--report", type=Path, help="write the ledger as a page")
-    parser.set_defaults(command=_chaos)
-
-
-def _chaos(given: argparse.Namespace) -> int:
-    from studyguide.chaos import command
-
-    return command(given)
-
-
 # --- the roles of d to g -------------------------------------------------------------------------
 
 
@@ -325,7 +300,7 @@ def _add_role(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def _role(given: argparse.Namespace) -> int:
-    from studyguide.faults import Fault
+    from studyguide.machinery.faults import Fault
     from studyguide.roles import Role, serve
 
     given.approach = _approach_of_role(given)
@@ -388,7 +363,7 @@ def _add_clusters(parser: argparse.ArgumentParser) -> None:
 
 
 def _clusters(given: argparse.Namespace) -> int:
-    from studyguide.kubectl import OWNER, RESOURCES, RUN, Kubectl, owner
+    from studyguide.kubernetes.kubectl import OWNER, RESOURCES, RUN, Kubectl, owner
 
     kubectl = Kubectl.current(given.namespace or "default")
     _say(f"context {kubectl.context}")
@@ -400,12 +375,12 @@ def _clusters(given: argparse.Namespace) -> int:
     return 0
 
 
-# --- studyguide charts, studyguide doctor --------------------------------------------------------
+# --- studyguide charts, trace, log ---------------------------------------------------------------
 
 
 def _charts(given: argparse.Namespace) -> int:
     from studyguide.approaches import APPROACHES
-    from studyguide.charts import draw_all
+    from studyguide.record.charts import draw_all
 
     drawn = draw_all(given.logs, given.charts, [each.stem for each in APPROACHES.values()])
     for path in drawn:
@@ -414,8 +389,8 @@ def _charts(given: argparse.Namespace) -> int:
 
 
 def _trace(given: argparse.Namespace) -> int:
-    from studyguide.report import read_log
-    from studyguide.trace import chrome_trace
+    from studyguide.record.report import read_log
+    from studyguide.record.trace import chrome_trace
 
     given.trace.write_text(json.dumps(chrome_trace(read_log(given.log).timeline)))
     print(printable(f"{given.trace} is written. Open it at https://ui.perfetto.dev"))
@@ -423,28 +398,12 @@ def _trace(given: argparse.Namespace) -> int:
 
 
 def _log(given: argparse.Namespace) -> int:
-    from studyguide.report import comparison
+    from studyguide.record.report import comparison
     from studyguide.runs import import_events
 
     report = import_events(given.approach, given.events, given.logs)
     print(comparison([report]))
     return 0 if report.ok else 1
-
-
-def _init(given: argparse.Namespace) -> int:
-    from studyguide import course
-
-    course.copy(given.folder)
-    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
-    return 0
-
-
-def _doctor(given: argparse.Namespace) -> int:
-    from studyguide.doctor import describe, kernel_cache
-
-    found = {**describe(), "kernel cache": kernel_cache()}
-    print("\n".join(printable(f"{name:12} {value}") for name, value in found.items()))
-    return 0
 
 
 if __name__ == "__main__":

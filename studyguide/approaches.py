@@ -5,17 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from studyguide import service, threads
+from studyguide import threads
 from studyguide.threads import Channel, Crew
-from studyguide.work import Canvas, Run
+from studyguide.work import Canvas, Run, process_whole
 
 if TYPE_CHECKING:
     from studyguide.cluster import Cluster
 
 
-def a_sequential(run: Run) -> None:
-    """One image at a time, one thread: the baseline."""
-    service.sequential(run, threading.Event())
+def a_sequential(run: Run, stop: threading.Event | None = None) -> None:
+    """One image at a time, one thread: the baseline, and all that d does in its container."""
+    for path in run.paths(stop):
+        with run.guarded(path.name):
+            job, pixels = run.load(path)
+            run.save(job.image, process_whole(job, pixels, run.recorder))
 
 
 def b_tile_parallel(run: Run) -> None:

@@ -8,7 +8,7 @@ do), the weighted mean of its neighbourhood::
 
 Three methods do so: `direct`, k^2 products per sample, and `separable`, 2 k, in fixed point or, as
 `separable-float32`, in float. Source: R. C. Gonzalez and R. E. Woods, Digital Image Processing,
-ch. 3. The sums themselves are in `studyguide.kernels`.
+ch. 3. The sums themselves are in `studyguide.machinery.kernels`.
 """
 
 import math
@@ -21,8 +21,8 @@ from threading import Lock, local
 import numpy as np
 from numpy.typing import NDArray
 
-from studyguide import kernels
 from studyguide.errors import UsageError
+from studyguide.machinery import kernels
 from studyguide.settings import METHODS, Blur, whole
 from studyguide.tiles import Pixels, Tile, grid, window
 

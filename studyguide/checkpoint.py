@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from studyguide import images
 from studyguide.errors import ImageError, MessageError, explained
-from studyguide.queues import Link
+from studyguide.machinery import files
+from studyguide.machinery.link import Link
 from studyguide.tiles import Pixels, Tile, window
 from studyguide.work import ImageJob, to_pixels
 
@@ -77,7 +77,7 @@ class FileStore(Store):
         problem = f"The pixels of {job.image} cannot be kept in {self.folder}"
         with explained(ImageError, problem, "Free some space, or set TMPDIR to another folder"):
             if not self.holds(job):
-                with images.atomic(self._image_path(job)) as file:
+                with files.atomic(self._image_path(job)) as file:
                     np.save(file, pixels)
 
     def holds(self, job: ImageJob) -> bool:
@@ -89,7 +89,7 @@ class FileStore(Store):
         return window(self._open(job), tile, job.blur.radius)
 
     def _write(self, job: ImageJob, name: str, body: bytes) -> None:
-        with images.atomic(self._result_path(job, name)) as file:
+        with files.atomic(self._result_path(job, name)) as file:
             file.write(body)
 
     def _read(self, job: ImageJob, name: str) -> bytes | None:

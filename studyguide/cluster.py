@@ -20,13 +20,15 @@ from typing import Any, Protocol, Self
 from studyguide import images
 from studyguide.approaches import APPROACHES
 from studyguide.errors import ImageError, ToolError, UsageError
-from studyguide.faults import Fault
-from studyguide.processes import Child, Reaper
-from studyguide.queues import Link, clear, expire, reopen
-from studyguide.redis_server import RedisServer, external_server
+from studyguide.machinery import files
+from studyguide.machinery.faults import Fault
+from studyguide.machinery.link import Link, clear, expire
+from studyguide.machinery.processes import Child, Reaper
+from studyguide.machinery.redis_server import RedisServer, external_server
+from studyguide.machinery.warm import Template
+from studyguide.record.timeline import LET_GO, Event, EventTail, Recorder
 from studyguide.settings import Settings, redis_url, to_options
-from studyguide.timeline import LET_GO, Event, EventTail, Recorder
-from studyguide.warm import Template
+from studyguide.states import reopen
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +237,7 @@ class LocalCluster(Cluster):
         now = time.monotonic()
         if process.due == 0.0:
             self.record_death(process.name, exit_code=code)
-            images.sweep(self.settings.output)
+            files.sweep(self.settings.output)
             if now - process.since > HEALTHY_S:
                 process.restarts = 0
             if code in HOPELESS or process.restarts == MAX_RESTARTS:

@@ -1,25 +1,20 @@
 """Find, load and save images: what people have in folders, in and out of uint8 arrays.
 
-`studyguide.formats` converts what a file holds to pixels; docs/formats.md says how.
+`studyguide.machinery.formats` converts what a file holds to pixels; docs/formats.md says how.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
-import secrets
 import stat
 import struct
 import sys
-import tempfile
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from isal import isal_zlib
@@ -35,7 +30,8 @@ from PIL.TiffImagePlugin import (
 )
 
 from studyguide.errors import ImageError, UsageError, explained
-from studyguide.formats import CONVERT_FIRST, Note, to_pixels
+from studyguide.machinery import files
+from studyguide.machinery.formats import CONVERT_FIRST, Note, to_pixels
 from studyguide.tiles import Pixels
 
 log = logging.getLogger(__name__)
@@ -47,7 +43,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # Measured beside Pillow's levels and zlib: docs/decisions/0003-png-encoder.md.
 PNG_LEVEL = 2
 MAX_DPI = 1e6
-TEMPORARY = ".studyguide-"  # how the names of files begin that are being written
+
 # What f and g save of an image that lost tiles: `<stem>.partial.png` and `<stem>.mask.png`.
 PARTIAL, MASK = ".partial", ".mask"
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}  # channels -> colour type
@@ -250,7 +246,7 @@ def save(path: Path, pixels: Pixels, dpi: tuple[float, float] | None = None) -> 
     Raises ImageError if it cannot be written, for example to a full disk.
     """
     remedy = "Free some space or choose another folder with --output"
-    with explained(ImageError, f"{path} cannot be saved", remedy), atomic(path) as file:
+    with explained(ImageError, f"{path} cannot be saved", remedy), files.atomic(path) as file:
         file.write(encode_png(pixels, dpi))
 
 
@@ -278,61 +274,3 @@ def encode_png(pixels: Pixels, dpi: tuple[float, float] | None = None) -> bytes:
 def _chunk(kind: bytes, body: bytes) -> bytes:
     checksum = zlib.crc32(body, zlib.crc32(kind))
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `path` once the body has ended well and is on disk.
-
-    The file is locked until then, so that `sweep` can tell it from one whose writer is dead. Its
-    name is short and random: as long as `path` is a valid name, the temporary one is too, and
-    several threads or hosts can write the same result.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, file = _create(path.parent)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)  # still locked
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _create(folder: Path) -> tuple[Path, IO[bytes]]:
-    """Make a temporary file and lock it; make another one if `sweep` was faster than the lock."""
-    while True:
-        path = folder / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
-        file = path.open("xb")
-        with suppress(OSError):  # no locks on this file system: `sweep` removes nothing there
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists():
-            return path, file
-        file.close()
-
-
-def sweep(folder: Path) -> None:
-    """Remove what processes that are dead were writing into a folder with `atomic`.
-
-    Their locks ended with them, whatever their process ids or namespaces were. On NFS this holds
-    between hosts unless the mount has the option `nolock` or `local_lock`; a file that another host
-    is writing may then be removed, and its writer reports that the image cannot be saved.
-    """
-    for path in folder.glob(f"{TEMPORARY}*.tmp"):
-        with suppress(OSError), path.open("r+b") as file:  # NFS locks only files open for writing
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-
-
-def check_writable(folder: Path, option: str = "--output") -> None:
-    """Find out before the work starts whether files can be saved; `option` names another folder.
-
-    Raises UsageError if the folder cannot be made or written to.
-    """
-    remedy = f"Choose another folder with {option}"
-    with explained(UsageError, f"The folder {folder} cannot be written", remedy):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass

@@ -11,18 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from studyguide import service
-from studyguide.approaches import APPROACHES
+from studyguide import lists, service
+from studyguide.approaches import APPROACHES, a_sequential
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
-from studyguide.faults import Fault
-from studyguide.metrics import ALIVE_S, Metrics
-from studyguide.metrics import serve as serve_metrics
-from studyguide.queues import Link, ListQueue, StreamQueue
-from studyguide.report import machine
+from studyguide.lists import ListQueue
+from studyguide.machinery.faults import Fault
+from studyguide.machinery.link import Link
+from studyguide.record.metrics import ALIVE_S, Metrics
+from studyguide.record.metrics import serve as serve_metrics
+from studyguide.record.report import machine
+from studyguide.record.timeline import Clock, Event, EventFile, Recorder
 from studyguide.settings import Settings
+from studyguide.streams import StreamQueue
 from studyguide.threads import Crew
-from studyguide.timeline import Clock, Event, EventFile, Recorder
 from studyguide.work import Run
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def serve(role: Role) -> int:
     began = clock() - max(0.0, Clock()() - role.started)
     run.recorder.add("start", began, cpu_s=round(time.process_time(), 6), machine=machine())
     if role.role == "sequential":
-        service.sequential(run, stop)
+        a_sequential(run, stop)
     elif role.queue == "list":
         _serve_list(role, run, stop)
     else:
@@ -167,11 +169,11 @@ def _serve_list(role: Role, run: Run, stop: threading.Event) -> None:
         heart.watch("", role.name)
     with _beating(heart, stop):
         if role.role == "coordinator":
-            service.coordinate_list(run, queue, stop)
+            lists.coordinate_list(run, queue, stop)
         elif role.role == "worker":
-            service.work_list(run, queue, stop, role.faults)
+            lists.work_list(run, queue, stop, role.faults)
         else:
-            service.assemble_list(run, queue, stop)
+            lists.assemble_list(run, queue, stop)
 
 
 def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:

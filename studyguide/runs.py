@@ -20,12 +20,13 @@ from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
 from studyguide.cluster import KEPT_S, Chaos, Cluster, LocalCluster, key_prefix
 from studyguide.errors import DAMAGE, ImageError, MessageError, StudyguideError, UsageError
-from studyguide.faults import Fault
-from studyguide.queues import clear, expire
-from studyguide.report import KILLED, RunReport, write_log
+from studyguide.machinery import files
+from studyguide.machinery.faults import Fault
+from studyguide.machinery.link import clear, expire
+from studyguide.record.report import KILLED, RunReport, write_log
+from studyguide.record.timeline import Event, Recorder, Timeline
 from studyguide.settings import OPTIONS, Settings, describe, from_options, redis_url
 from studyguide.tiles import grid
-from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Run
 
 log = logging.getLogger(__name__)
@@ -101,12 +102,12 @@ def run(
     planted = [Fault.parse(text) for text in faults]
     paths, _ = images.find(checked.images)
     _check_faults(planted, chosen, paths, checked.tile_size)
-    images.check_writable(checked.output)
+    files.check_writable(checked.output)
     if checked.output.samefile(checked.images):
         problem = f"The output would overwrite the images: both are in {checked.output}"
         raise UsageError(problem, "Choose another folder with --output")
     if logs is not None:
-        images.check_writable(Path(logs), "--logs")
+        files.check_writable(Path(logs), "--logs")
     events = Events(on_event)
     if chosen.on_threads:
         _run_threads(chosen.on_threads, checked, Recorder(events))
@@ -121,7 +122,7 @@ def run(
             _run_cluster(chosen.on_cluster, cluster)
     _tell_unfinished(paths, events)
     where = "local" if chosen.on_threads else backend
-    made = RunReport.of(approach, where, Timeline(events.all), describe(checked))
+    made = RunReport.of(approach, where, Timeline(events.all), describe(checked), chosen.title)
     if logs is not None:
         write_log(made, Path(logs), chosen.stem + KILLED * bool(chaos))
     return made
@@ -188,7 +189,7 @@ def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: 
 
 
 def _run_cluster(function: Callable[[Any], None], cluster: Cluster) -> None:
-    images.sweep(cluster.settings.output)
+    files.sweep(cluster.settings.output)
     with cluster:
         if isinstance(cluster, LocalCluster):
             cluster.prepare()
@@ -305,7 +306,7 @@ def _note(folder: Path, approach: str, settings: Settings) -> None:
     places = {"images": settings.images, "output": settings.output.parent}
     absolute = {name: str(path.absolute()) for name, path in places.items()}
     noted = {"approach": approach, "settings": describe(settings) | absolute}
-    with images.atomic(folder / "run.json") as file:
+    with files.atomic(folder / "run.json") as file:
         file.write(json.dumps(noted).encode())
 
 
@@ -370,8 +371,9 @@ def import_events(approach: str, path: Path, logs: Path) -> RunReport:
     except MessageError as error:
         raise MessageError(f"{path}: {error.problem}", "Fetch the events again") from error
     workers = {(event.process, event.lane) for event in timeline.of("blur")}
-    made = RunReport.of(approach, "kubernetes", timeline, {"workers": len(workers)})
-    write_log(made, logs, APPROACHES[approach].stem)
+    chosen = APPROACHES[approach]
+    made = RunReport.of(approach, "kubernetes", timeline, {"workers": len(workers)}, chosen.title)
+    write_log(made, logs, chosen.stem)
     return made
 
 

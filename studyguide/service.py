@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,29 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from studyguide import images, work
+from studyguide import images
 from studyguide.checkpoint import Store
 from studyguide.errors import Cancelled, ImageError, MessageError, QueueError, ToolError
-from studyguide.faults import Fault, strike
-from studyguide.queues import (
-    LONGEST_PAUSE_S,
-    Announcement,
-    Lease,
-    ListQueue,
-    Queue,
-    StreamQueue,
-)
+from studyguide.lists import ListQueue
+from studyguide.machinery.faults import Fault, strike
+from studyguide.record.timeline import Recorder
+from studyguide.streams import Announcement, Lease, StreamQueue
 from studyguide.tiles import Pixels, Tile
-from studyguide.timeline import Recorder
 from studyguide.work import (
     Canvas,
     ImageJob,
     Run,
     TileResult,
     TileTask,
-    plan,
     process,
-    process_whole,
 )
 
 log = logging.getLogger(__name__)
@@ -57,181 +49,7 @@ READ_BATCH = 8  # tiles that a worker takes in one call at most,
 READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
 
 
-def sequential(run: Run, stop: threading.Event) -> None:
-    """One image at a time, one thread: all of a, and the container of d."""
-    for path in _paths(run, stop):
-        with run.guarded(path.name):
-            job, pixels = run.load(path)
-            run.save(job.image, process_whole(job, pixels, run.recorder))
-
-
-def _paths(run: Run, stop: threading.Event) -> Iterator[Path]:
-    return takewhile(lambda _: not stop.is_set(), run.paths())
-
-
 # --- e: a list, no acknowledgement ---------------------------------------------------------------
-
-
-def coordinate_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
-    """Queue the tiles of all images with their pixels, then watch until each image has ended."""
-    jobs, hands = [], Hands(queue, run.settings.delivery.visibility_s)
-    for path in _paths(run, stop):
-        with run.guarded(path.name):
-            job, pixels = run.load(path)
-            jobs.append(job)
-            for task in plan(job, pixels, run.recorder):
-                with run.recorder.span("enqueue", job.image, task.tile.index) as detail:
-                    begun = run.recorder.clock()
-                    while queue.length("tasks") >= run.settings.queue_size and not stop.is_set():
-                        time.sleep(0.005)
-                        detail["full_s"] = round(run.recorder.clock() - begun, 6)
-                    queue.put("tasks", work.encode(task))
-    _watch_list(run, queue, jobs, hands, stop)
-    if stop.is_set():
-        raise Cancelled
-
-
-def _watch_list(
-    run: Run, queue: ListQueue, jobs: list[ImageJob], hands: "Hands", stop: threading.Event
-) -> None:
-    """Nobody reports a lost tile: give up after a long silence in which all hands are empty."""
-    silence = Silence(run.settings.delivery.quiet_s)
-    while jobs and not stop.wait(POLL_S):
-        turns = queue.turns()
-        jobs = _without_end(queue, jobs)
-        waiting = queue.length("tasks") + queue.length("results")
-        state = (queue.count_received(), waiting, len(jobs))
-        if all([silence.lasts(state), hands.are_empty(turns, state), not waiting]):
-            begun = run.recorder.clock() - silence.seconds
-            for job in jobs:
-                _give_up(run, queue, job, begun)
-
-
-def _give_up(run: Run, queue: ListQueue, job: ImageJob, begun: float) -> None:
-    lost = queue.missing(job)
-    if not lost:
-        return  # the assembler has all of it and is still saving
-    run.recorder.add("wait", begun, job.image, cause="silence")
-    for tile in lost:
-        run.recorder.mark("lost", job.image, tile.index)
-    queue.set_state(job, "failed")
-    error = f"{len(lost)} of {len(job.tiles)} tiles were lost, so {job.image} is not saved"
-    remedy = "Run it again, or use approach f, which redelivers them"
-    run.recorder.mark("failed", job.image, error=str(ImageError(error, remedy)))
-
-
-class Silence:
-    """Tells when nothing has changed for long, as measured by how often it usually does."""
-
-    def __init__(self, least_s: float) -> None:
-        self._least_s = least_s
-        self._longest_s = 0.0  # pause between two changes so far, the one before the first left out
-        self._changes = 0
-        self._since = time.monotonic()
-        self._last: object = None
-
-    @property
-    def seconds(self) -> float:
-        """Time since the last change."""
-        return time.monotonic() - self._since
-
-    def lasts(self, state: object) -> bool:
-        """Whether `state` stayed the same for `least_s` and five times the longest pause yet."""
-        pause = self.seconds
-        if state == self._last:
-            return pause > max(self._least_s, 5 * self._longest_s)
-        # The first change is our own first look, the second ends the workers' start.
-        if self._changes >= 2:
-            self._longest_s = max(self._longest_s, pause)
-        self._last, self._since = state, time.monotonic()
-        self._changes += 1
-        return False
-
-
-class Hands:
-    """Tells when nobody who is alive has a message in hand, from how often each asked for one.
-
-    Who asks again has nothing in hand. All have to ask again twice: a result may be on its way from
-    a worker to the assembler while both ask for the first time. A server that was away may have
-    forgotten who is alive; after `beat_s` all have said so again.
-    """
-
-    def __init__(self, queue: ListQueue, beat_s: float) -> None:
-        queue.turns()
-        self._link = queue.link
-        self._began = self._link.healthy_since
-        self._time_s = beat_s + LONGEST_PAUSE_S
-        self._before: dict[str, int] = {}
-        self._rounds = 0
-        self._last: object = None
-
-    def are_empty(self, turns: dict[str, int], state: object) -> bool:
-        """Whether all of `turns`, looked up before `state`, advanced twice and `state` did not."""
-        troubled = self._link.healthy_since
-        recovers = troubled != self._began and time.monotonic() - troubled < self._time_s
-        if state != self._last or recovers:
-            self._last, self._before, self._rounds = state, {}, 0
-            return False
-        self._before = {**turns, **self._before}
-        if all(turn != self._before[name] for name, turn in turns.items()):
-            self._rounds += 1
-            self._before = {}  # the next round begins with the next look
-        return self._rounds >= 2
-
-
-def work_list(run: Run, queue: ListQueue, stop: threading.Event, faults: Sequence[Fault]) -> None:
-    """Pop a tile, blur it, push the result. Whoever dies in between takes the tile along."""
-    recorder = run.recorder
-    while not stop.is_set():
-        start = recorder.clock()
-        message = queue.take("tasks")
-        if message is None:
-            continue
-        task = work.decode_task(message)
-        image, tile = task.job.image, task.tile.index
-        recorder.add("wait", start, image, tile)
-        strike(faults, image, tile, task.attempt)
-        result = process(task, recorder)
-        with recorder.span("transfer", image, tile):
-            queue.put("results", work.encode(result))
-
-
-def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
-    """Collect results; save each image of which every tile has come."""
-    canvases: dict[str, Canvas] = {}
-    placed: dict[ImageJob, set[int]] = {}
-    states: dict[ImageJob, str] = {}
-    queue.forget_received()
-    while not stop.is_set():
-        message = queue.take("results")
-        if message is None:
-            if queue.count_received() != sum(map(len, placed.values())):
-                _say_again(queue, placed, states)
-            continue
-        result = work.decode_result(message)
-        job = result.job
-        canvas = canvases.setdefault(job.key, Canvas(job))
-        complete = canvas.add(result, run.recorder)
-        placed.setdefault(job, set()).add(result.tile.index)
-        queue.note_received(job, result.tile)
-        if complete:
-            states[job] = "failed"
-            if queue.state(job) != "failed":  # else the coordinator gave it up, and it stays so
-                with run.guarded(job.image):
-                    run.save(job.image, canvas.pixels)
-                    states[job] = "saved"
-            queue.set_state(job, states[job])
-            del canvases[job.key]
-
-
-def _say_again(
-    queue: ListQueue, placed: dict[ImageJob, set[int]], states: dict[ImageJob, str]
-) -> None:
-    """A server that died has forgotten what the assembler has, and how images ended."""
-    for job, tiles in placed.items():
-        queue.note_received(job, *(job.tiles[index] for index in tiles))
-    for job, state in states.items():
-        queue.set_state(job, state)
 
 
 # --- f and g: a stream with leases, a checkpoint, retries ----------------------------------------
@@ -240,7 +58,7 @@ def _say_again(
 def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
     """Queue the tiles of all images, then watch until each image has ended. Safe to run twice."""
     jobs = []
-    for path in _paths(run, stop):
+    for path in run.paths(stop):
         with run.guarded(path.name):
             job, pixels = run.load(path)
             if not queue.claim(job):
@@ -253,7 +71,7 @@ def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threadin
     while still and not stop.wait(POLL_S):
         queue.promote()
         # At the end all once more: Redis may have lost how some of them ended.
-        still = _without_end(queue, still) or _without_end(queue, jobs)
+        still = queue.unfinished(still) or queue.unfinished(jobs)
         if time.monotonic() >= next_repair:
             # The others follow when these have ended.
             _repair(run, queue, store, still[:AUDIT_BATCH], stop)
@@ -272,10 +90,6 @@ def _repair(
         missing = queue.audit(job) if idle else []
         if store.holds(job) or _restore(run, queue, store, job):
             _enqueue(run, queue, job, missing, stop)
-
-
-def _without_end(queue: Queue, jobs: list[ImageJob]) -> list[ImageJob]:
-    return [job for job, state in zip(jobs, queue.states(jobs), strict=True) if not state]
 
 
 def _restore(run: Run, queue: StreamQueue, store: Store, job: ImageJob) -> bool:

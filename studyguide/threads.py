@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
+from studyguide.record.timeline import Recorder
 from studyguide.tiles import Pixels
-from studyguide.timeline import Recorder
 from studyguide.work import Canvas, ImageJob, Run, TileResult, TileTask, plan, process
 
 T = TypeVar("T")

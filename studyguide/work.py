@@ -7,10 +7,12 @@ thread queue, a Redis list or a Redis stream.
 import hashlib
 import json
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ import numpy as np
 
 from studyguide import images
 from studyguide.errors import DAMAGE, ImageError, MessageError, UsageError
+from studyguide.record.timeline import Recorder
 from studyguide.settings import Blur, Settings
 from studyguide.tiles import Pixels, Tile, grid, window
-from studyguide.timeline import Recorder
 
 MAX_TILES = 1 << 22  # of one image; a message that asks for more would fill our memory
 MAX_SIDE = 1 << 17  # pixels; no image that `images.load` accepts is larger in a message we trust
@@ -180,12 +182,12 @@ class Run:
     recorder: Recorder
     id: str = ""
 
-    def paths(self) -> list[Path]:
-        """The images of the run; those that share a stem with another are told as failed."""
+    def paths(self, stop: threading.Event | None = None) -> Iterator[Path]:
+        """The images of the run, until `stop`; one that shares another's stem is told as failed."""
         paths, clashes = images.find(self.settings.images)
         for path, error in clashes:
             self.recorder.mark("failed", path.name, error=str(error))
-        return paths
+        return takewhile(lambda _: not (stop and stop.is_set()), paths)
 
     def load(self, path: Path) -> tuple[ImageJob, Pixels]:
         """Load an image and describe its job."""

@@ -17,10 +17,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from studyguide import kubernetes
 from studyguide.kubernetes import KubernetesCluster
-from studyguide.queues import Link
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.timeline import Recorder
 from studyguide.settings import from_options
-from studyguide.timeline import Recorder
 
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,7 @@ import png
 import tifffile
 from PIL import Image
 
-from studyguide.images import atomic
+from studyguide.machinery.files import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "data" / "images"

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from support import wait_until
 
-from studyguide.timeline import Event, EventTail
+from studyguide.record.timeline import Event, EventTail
 
 Object = dict[str, Any]
 

@@ -29,7 +29,7 @@ import redis
 from kubectl_stub import Answer, Object
 from pods import render
 
-from studyguide.processes import Child, Reaper
+from studyguide.machinery.processes import Child, Reaper
 
 CONTEXT, NAMESPACE = "small", "studyguide"
 ROLE, RUN = "studyguide/role", "studyguide/run"

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from studyguide.course import MARK, PARTS
+from studyguide.machinery.places import MARK, PARTS
+from studyguide.record.timeline import Event, Timeline
 from studyguide.settings import Blur
 from studyguide.tiles import Pixels
-from studyguide.timeline import Event, Timeline
 from studyguide.work import ImageJob
 
 T = TypeVar("T")

@@ -21,10 +21,10 @@ from PIL import Image
 from scipy import ndimage
 
 from studyguide import blur as blur_module
-from studyguide import kernels
 from studyguide.blur import blur_whole, blur_window, gaussian_blur, weights
 from studyguide.errors import UsageError
-from studyguide.kernels import error_bound, fixed_weights
+from studyguide.machinery import kernels
+from studyguide.machinery.kernels import error_bound, fixed_weights
 from studyguide.settings import MAX_KERNEL_SIZE, METHODS, Blur
 from studyguide.tiles import Pixels, grid, window
 
@@ -481,8 +481,8 @@ def fail(*_):
 {breakage}
 import numpy as np
 from numba import uint8, void
-from studyguide.doctor import kernel_cache
-from studyguide.kernels import _jit
+from studyguide_course.doctor import kernel_cache
+from studyguide.machinery.kernels import _jit
 
 def fill(line, value):
     for i in range(line.size):

@@ -17,7 +17,7 @@ from browser import chromium
 from playwright.sync_api import Browser, Page
 from support import free_port, processes_with, wait_until
 
-from studyguide import course
+from studyguide_course import init
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -79,7 +79,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    course.copy(folder / "course")
+    init.copy(folder / "course")
     (folder / "settings").mkdir()
     (folder / "settings" / "overrides.json").write_text(json.dumps(SETTINGS))
     port = free_port()

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from support import free_port, wait_until
 
-from studyguide import chaos
 from studyguide.__main__ import main
-from studyguide.chaos import Trial
-from studyguide.chaos.proxy import Proxy
-from studyguide.chaos.strikes import BOUND_S, KILLS, ROWS, disorder
-from studyguide.chaos.subject import GRIDS, TILES, expected
-from studyguide.chaos.verdict import Outcome, page, problems
 from studyguide.errors import UsageError
+from studyguide.record.timeline import Event
 from studyguide.settings import START
-from studyguide.timeline import Event
+from studyguide_course import chaos
+from studyguide_course.chaos import Trial
+from studyguide_course.chaos.proxy import Proxy
+from studyguide_course.chaos.strikes import BOUND_S, KILLS, ROWS, disorder
+from studyguide_course.chaos.subject import GRIDS, TILES, expected
+from studyguide_course.chaos.verdict import Outcome, page, problems
 
 # the matrix: two servers in turn
 

@@ -21,7 +21,8 @@ from PIL import Image
 from support import SMALL, make_images
 
 from studyguide import __version__
-from studyguide.charts import (
+from studyguide.approaches import APPROACHES
+from studyguide.record.charts import (
     FAULTS,
     LOOKS,
     MAX_BARS,
@@ -33,9 +34,9 @@ from studyguide.charts import (
     side_by_side,
     timeline_figure,
 )
-from studyguide.report import RunReport, write_log
+from studyguide.record.report import RunReport, write_log
+from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
-from studyguide.timeline import MARKS, SPANS, Event, Timeline
 
 EPOCH = 1_700_000_000.0
 
@@ -135,7 +136,8 @@ def faulty() -> Timeline:
 
 
 def report_of(timeline: Timeline, approach: str = "f") -> RunReport:
-    return RunReport.of(approach, "local", timeline, {"workers": 3})
+    title = APPROACHES[approach].title
+    return RunReport.of(approach, "local", timeline, {"workers": 3}, title)
 
 
 def draw(timeline: Timeline) -> Chart:
@@ -252,7 +254,7 @@ def test_a_process_that_starts_twice_is_on_the_path_in_the_row_of_its_thread(
 ) -> None:
     starts = [Event("start", n, n + 1, "worker-0", "MainThread") for n in (0, 2)]
     blur = Event("blur", 3, 4, "worker-0", "worker-0", "a.png", 0)
-    monkeypatch.setattr("studyguide.charts.critical_path", lambda timeline: [*starts, blur])
+    monkeypatch.setattr("studyguide.record.charts.critical_path", lambda timeline: [*starts, blur])
     scene = Scene(Timeline([*starts, blur]))
     assert {lane for lane, _, _ in scene.path()} <= set(scene.lanes) == {("worker-0", "worker-0")}
 
@@ -459,7 +461,7 @@ def test_a_notebook_shows_a_chart_once_and_can_compare_its_text() -> None:
 
 
 def test_the_module_leaves_pyplot_alone() -> None:
-    code = "import sys, studyguide.charts; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, studyguide.record.charts; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

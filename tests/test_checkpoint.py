@@ -18,8 +18,8 @@ from support import noise, noise_job, temporary_files
 from studyguide import images
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.errors import ImageError, MessageError
-from studyguide.queues import Link
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
 from studyguide.tiles import Pixels, window
 from studyguide.work import ImageJob, find_tile, parse_job
 

@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_notebooks import IGNORED, LESSONS, code_cells, tags
 
-from studyguide.lesson import Lesson
+from studyguide_course.lesson import Lesson
 
 ALL_OR_NONE = r"nothing|nobody|none|neither|never|only|always|all|both|each|every\w*|no \w+|not one"
 FATE = r"saved|lost|missing|gone|left over|kept|redelivered|overlaps?|survives?|dies?|died|failed"

@@ -36,10 +36,10 @@ from support import (
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.cluster import GRACE_S
-from studyguide.redis_server import RedisServer
-from studyguide.report import read_log
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.report import read_log
+from studyguide.record.timeline import EventTail
 from studyguide.settings import Blur
-from studyguide.timeline import EventTail
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="this system has no /proc"

@@ -23,11 +23,11 @@ from studyguide.blur import blur_whole
 from studyguide.cluster import Cluster, KillRedis, KillWorker, LocalCluster
 from studyguide.errors import ToolError, UsageError
 from studyguide.images import sha256
-from studyguide.processes import Child
-from studyguide.redis_server import RedisServer
-from studyguide.report import Ledger, RunReport
+from studyguide.machinery.processes import Child
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.report import Ledger, RunReport
+from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import Blur, from_options
-from studyguide.timeline import Event, Recorder
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

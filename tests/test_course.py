@@ -7,53 +7,54 @@ from pathlib import Path
 
 import pytest
 
-from studyguide import course
 from studyguide.__main__ import main
 from studyguide.errors import StudyguideError, UsageError
+from studyguide.machinery import places
+from studyguide_course import init
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_course(folder: Path) -> Path:
-    for part in course.PARTS:
+    for part in places.PARTS:
         (folder / part).mkdir(parents=True)
-    (folder / course.MARK).touch()
+    (folder / places.MARK).touch()
     return folder
 
 
-@pytest.mark.parametrize("part", course.PARTS)
+@pytest.mark.parametrize("part", places.PARTS)
 def test_parts_are_found_from_any_folder_inside_the_course(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (make_course(tmp_path) / "notebooks" / "deep").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks" / "deep")
-    assert course.find(part) == tmp_path / part
+    assert places.find(part) == tmp_path / part
 
 
-@pytest.mark.parametrize("missing", [course.MARK, *course.PARTS])
-@pytest.mark.parametrize("part", course.PARTS)
+@pytest.mark.parametrize("missing", [places.MARK, *places.PARTS])
+@pytest.mark.parametrize("part", places.PARTS)
 def test_folders_of_the_same_names_that_are_not_the_course_are_passed_over(
     part: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_course(tmp_path)
     (tmp_path / missing).rename(tmp_path / "away")
     monkeypatch.chdir(tmp_path)
-    assert course.find(part) == ROOT / part
+    assert places.find(part) == ROOT / part
 
 
-@pytest.mark.parametrize("part", course.PARTS)
+@pytest.mark.parametrize("part", places.PARTS)
 def test_parts_are_found_around_the_package_from_outside_the_course(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert course.find(part) == ROOT / part
+    assert places.find(part) == ROOT / part
 
 
 def test_parts_that_are_nowhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(course, "PACKAGE", tmp_path / "site-packages" / "studyguide")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "site-packages" / "studyguide")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"No folder with the course .*studyguide init DIR"):
-        course.find("k8s")
+        places.find("k8s")
 
 
 def test_init_makes_a_folder_in_which_the_course_is_found(
@@ -63,10 +64,10 @@ def test_init_makes_a_folder_in_which_the_course_is_found(
     assert main(["init", str(folder)]) == 0
     assert f"cd {folder} && jupyter lab notebooks" in capsys.readouterr().out
     monkeypatch.chdir(folder)
-    for part in course.PARTS:
+    for part in places.PARTS:
         names = {path.name for path in (ROOT / part).iterdir()} - {"__pycache__"}
-        assert {path.name for path in course.find(part).iterdir()} == names - {".ipynb_checkpoints"}
-        assert course.find(part) == folder / part
+        assert {path.name for path in places.find(part).iterdir()} == names - {".ipynb_checkpoints"}
+        assert places.find(part) == folder / part
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 
@@ -83,9 +84,9 @@ def test_init_touches_nothing_that_is_there(
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The course of an installed wheel, with a few files in each part."""
-    monkeypatch.setattr(course, "PACKAGE", tmp_path / "site" / "studyguide")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "site" / "studyguide")
     own = make_course(tmp_path / "site" / "studyguide" / "course")
-    for part in course.PARTS:
+    for part in places.PARTS:
         for name in "abc":
             (own / part / name).write_text(f"{part} {name}")
     return own
@@ -100,7 +101,7 @@ def test_init_takes_the_files_of_the_package_and_not_of_the_folder_around(
 ) -> None:
     (make_course(tmp_path / "other") / "k8s" / "private").touch()
     monkeypatch.chdir(tmp_path / "other")
-    course.copy(Path("mine"))
+    init.copy(Path("mine"))
     assert names(tmp_path / "other" / "mine") == names(package)
 
 
@@ -114,16 +115,16 @@ def test_init_copies_no_link_and_nothing_that_a_link_leads_to(
     (package / "k8s" / "file").symlink_to(tmp_path / "private" / "diary")
     (package / "k8s" / "loop").symlink_to(package)
     os.mkfifo(package / "k8s" / "pipe")
-    course.copy(tmp_path / "mine")
+    init.copy(tmp_path / "mine")
     assert names(tmp_path / "mine") == before
     (package / "images" / "input").rename(tmp_path / "photos")
     (package / "images" / "input").symlink_to(tmp_path / "photos")
     with pytest.raises(UsageError, match="input is a link"):
-        course.copy(tmp_path / "other")
+        init.copy(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("part", course.PARTS)
+@pytest.mark.parametrize("part", places.PARTS)
 def test_init_makes_no_copy_inside_of_what_it_copies(
     part: str, package: Path, tmp_path: Path
 ) -> None:
@@ -131,7 +132,7 @@ def test_init_makes_no_copy_inside_of_what_it_copies(
     (tmp_path / "way").symlink_to(package / part)
     for folder in (package / part / "deep" / "mine", tmp_path / "way" / "mine"):
         with pytest.raises(UsageError, match=r"lies inside .*Name a folder outside of it"):
-            course.copy(folder)
+            init.copy(folder)
     assert names(package) == before
 
 
@@ -150,7 +151,7 @@ def test_init_ends_at_the_first_file_for_which_there_is_no_room(
     monkeypatch.setattr(shutil, "copy2", copy_one_file)  # what `copytree` takes
     before = names(tmp_path)
     with pytest.raises(StudyguideError, match=r"mine cannot be made \(No space left on device\)"):
-        course.copy(tmp_path / "mine")
+        init.copy(tmp_path / "mine")
     assert len(copied) == 2
     assert names(tmp_path) == before
 
@@ -158,5 +159,5 @@ def test_init_ends_at_the_first_file_for_which_there_is_no_room(
 def test_init_can_make_a_folder_with_as_long_a_name_as_the_system_allows(
     package: Path, tmp_path: Path
 ) -> None:
-    course.copy(tmp_path / ("n" * 255))
+    init.copy(tmp_path / ("n" * 255))
     assert names(tmp_path / ("n" * 255)) == names(package)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyguide.errors import UsageError
-from studyguide.faults import KINDS, Fault, PlantedError, strike
+from studyguide.machinery.faults import KINDS, Fault, PlantedError, strike
 
 faults = st.builds(
     Fault, st.sampled_from(KINDS), st.text(min_size=1), st.integers(0, 10**9)
@@ -65,7 +65,7 @@ def test_slow_takes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_poison_kills_the_process_that_touches_it() -> None:
     code = (
-        "from studyguide.faults import Fault, strike\n"
+        "from studyguide.machinery.faults import Fault, strike\n"
         "strike([Fault('poison', 'a.png', 3)], 'a.png', 3, 1)\n"
         "print('still alive')"
     )

@@ -12,8 +12,9 @@ import pytest
 import tifffile
 from kinds import KINDS, Kind
 
-from studyguide import formats, images
+from studyguide import images
 from studyguide.errors import ImageError
+from studyguide.machinery import formats
 
 READ = [kind for kind in KINDS if kind.becomes != "refused"]
 REFUSED = [kind for kind in KINDS if kind.becomes == "refused"]

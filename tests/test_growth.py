@@ -16,13 +16,14 @@ import pytest
 from matplotlib.axes import Axes
 
 import studyguide
-from studyguide import charts, images
-from studyguide.charts import Scene, comparison_figure, timeline_figure
-from studyguide.lesson.view import Picture
-from studyguide.measures import lower_bound, path_s
-from studyguide.report import RunReport, newest_log, read_log, readable, write_log
-from studyguide.timeline import Event, Timeline
-from studyguide.trace import chrome_trace
+from studyguide import images
+from studyguide.record import charts
+from studyguide.record.charts import Scene, comparison_figure, timeline_figure
+from studyguide.record.measures import lower_bound, path_s
+from studyguide.record.report import RunReport, newest_log, read_log, readable, write_log
+from studyguide.record.timeline import Event, Timeline
+from studyguide.record.trace import chrome_trace
+from studyguide_course.view import Picture
 
 OURS = str(Path(studyguide.__file__).parent)
 FEW = 150  # images; a square term would be far above the slack by then

@@ -30,8 +30,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from support import folder_of_mode, temporary_files
 
-from studyguide import formats, images
+from studyguide import images
 from studyguide.errors import ImageError, UsageError
+from studyguide.machinery import files, formats
 from studyguide.tiles import Pixels
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -815,7 +816,7 @@ def test_an_image_whose_place_is_taken_by_a_folder_is_not_saved(tmp_path: Path) 
 
 
 def write_atomically(path: Path, body: bytes) -> None:
-    with images.atomic(path) as file:
+    with files.atomic(path) as file:
         file.write(body)
 
 
@@ -827,7 +828,7 @@ def test_an_interrupted_write_leaves_the_older_file(
     write_atomically(path, b"old")
 
     def interrupted() -> None:
-        with images.atomic(path) as file:
+        with files.atomic(path) as file:
             file.write(b"half")
             raise failure
 
@@ -839,7 +840,7 @@ def test_an_interrupted_write_leaves_the_older_file(
 
 def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.raw"
-    with images.atomic(path) as file:
+    with files.atomic(path) as file:
         file.write(b"half")
         file.flush()
         assert not path.exists()
@@ -862,7 +863,7 @@ def test_several_threads_may_write_the_same_file(tmp_path: Path) -> None:
 
 
 def test_a_writable_output_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    images.check_writable(tmp_path / "new" / "output")
+    files.check_writable(tmp_path / "new" / "output")
     assert list((tmp_path / "new" / "output").iterdir()) == []
 
 
@@ -870,7 +871,7 @@ def test_an_output_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "file")
     folder = tmp_path / "file" / "output"
     with pytest.raises(UsageError, match="cannot be written") as caught:
-        images.check_writable(folder)
+        files.check_writable(folder)
     assert str(folder) in caught.value.problem
     assert "--output" in caught.value.remedy
 
@@ -878,14 +879,14 @@ def test_an_output_folder_below_a_file_is_refused(tmp_path: Path) -> None:
 def test_looking_for_a_writable_folder_leaves_files_of_the_user_alone(tmp_path: Path) -> None:
     (tmp_path / "probe").write_text("mine")
     (tmp_path / "probe.tmp").mkdir()
-    images.check_writable(tmp_path)
+    files.check_writable(tmp_path)
     assert (tmp_path / "probe").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["probe", "probe.tmp"]
 
 
 def test_a_folder_with_the_name_of_a_scratch_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "probe").mkdir()
-    images.check_writable(tmp_path)
+    files.check_writable(tmp_path)
 
 
 def test_an_output_folder_without_permission_is_refused() -> None:
@@ -893,7 +894,7 @@ def test_an_output_folder_without_permission_is_refused() -> None:
         folder_of_mode(0o555) as folder,
         pytest.raises(UsageError, match="Permission denied"),
     ):
-        images.check_writable(folder)
+        files.check_writable(folder)
 
 
 # --- temporary files -----------------------------------------------------------------------------
@@ -912,7 +913,7 @@ def test_a_file_that_is_being_written_is_not_swept(
     """Its writer may live in another process-id namespace, so that nobody here has its number."""
     monkeypatch.setattr("os.getpid", lambda: 2**22 + 1)
     path = tmp_path / "a.raw"
-    with images.atomic(path) as file:
+    with files.atomic(path) as file:
         [temporary] = temporary_files(tmp_path)
         subprocess.run([sys.executable, "-c", SWEEP, tmp_path], check=True)
         assert temporary_files(tmp_path) == [temporary]
@@ -922,9 +923,9 @@ def test_a_file_that_is_being_written_is_not_swept(
 
 
 SWEEP = "import sys; from pathlib import Path; from studyguide import images\n"
-SWEEP += "images.sweep(Path(sys.argv[1]))"
+SWEEP += "files.sweep(Path(sys.argv[1]))"
 WRITE = "import sys, time; from pathlib import Path; from studyguide import images\n"
-WRITE += "with images.atomic(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+WRITE += "with files.atomic(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
 
 
 def test_what_a_killed_process_was_writing_is_swept_and_nothing_of_the_user(
@@ -937,7 +938,7 @@ def test_what_a_killed_process_was_writing_is_swept_and_nothing_of_the_user(
         process.kill()
     assert len(temporary_files(tmp_path)) == 1
     touch(tmp_path, ".mine.tmp", ".a.png.1-1.tmp", "b.tmp", "a.png")
-    images.sweep(tmp_path)
+    files.sweep(tmp_path)
     names = [".a.png.1-1.tmp", ".mine.tmp", "b.tmp"]
     assert [path.name for path in temporary_files(tmp_path)] == names
 
@@ -949,7 +950,7 @@ def test_a_writer_that_a_sweeper_overtakes_starts_again(
 
     def sweep_first(file: Any, how: int) -> None:
         monkeypatch.setattr("fcntl.flock", lock)
-        images.sweep(tmp_path)
+        files.sweep(tmp_path)
         lock(file, how)
 
     monkeypatch.setattr("fcntl.flock", sweep_first)
@@ -965,8 +966,8 @@ def test_where_files_cannot_be_locked_they_are_written_and_never_swept(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with images.atomic(tmp_path / "a.raw") as file:
-        images.sweep(tmp_path)
+    with files.atomic(tmp_path / "a.raw") as file:
+        files.sweep(tmp_path)
         assert len(temporary_files(tmp_path)) == 1
         file.write(b"whole")
     assert (tmp_path / "a.raw").read_bytes() == b"whole"

@@ -19,15 +19,16 @@ from small_cluster import NAMESPACE, RUN, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
 import studyguide
-from studyguide import course, kubernetes
+from studyguide import kubernetes
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.images import load, sha256
 from studyguide.kubernetes import KubernetesCluster
-from studyguide.report import KILLED, RunReport, newest_log, read_log
+from studyguide.machinery import places
+from studyguide.record.report import KILLED, RunReport, newest_log, read_log
+from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import from_options
-from studyguide.timeline import Event, Recorder
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -554,7 +555,7 @@ def test_the_command_line_tells_how_far_a_deployment_is_and_prints_only_the_repo
 
 
 def make(*arguments: str, code: int = 0) -> str:
-    command = ["make", "--no-print-directory", "-C", str(course.PACKAGE.parent / "k8s"), *arguments]
+    command = ["make", "--no-print-directory", "-C", str(places.PACKAGE.parent / "k8s"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

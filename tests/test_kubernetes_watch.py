@@ -14,14 +14,14 @@ from pods import render
 from small_cluster import KINDS, ROLE, RUN, SmallCluster, moment
 from test_kubernetes import perform, stranger
 
-from studyguide import kubectl, kubernetes
+from studyguide import kubernetes
 from studyguide.__main__ import main
 from studyguide.cluster import KillRedis
 from studyguide.errors import ToolError
-from studyguide.kubectl import RESOURCES, owner
-from studyguide.kubernetes import KubernetesCluster
-from studyguide.report import RunReport
-from studyguide.timeline import Event, Timeline
+from studyguide.kubernetes import KubernetesCluster, kubectl
+from studyguide.kubernetes.kubectl import RESOURCES, owner
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import Event, Timeline
 
 # a namespace of its own
 

@@ -15,7 +15,9 @@ from support import make_course
 
 from studyguide import images, threads
 from studyguide.errors import UsageError
-from studyguide.lesson import (
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import Event, Timeline
+from studyguide_course import (
     Lesson,
     Spent,
     copy_images,
@@ -32,8 +34,6 @@ from studyguide.lesson import (
     spent,
     table,
 )
-from studyguide.report import RunReport
-from studyguide.timeline import Event, Timeline
 
 SIZE = (40, 30)
 
@@ -136,8 +136,8 @@ def test_lesson_says_when_other_programs_make_times_worth_little(
     free: float,
     warns: bool,
 ) -> None:
-    monkeypatch.setattr("studyguide.lesson.os.cpu_count", lambda: 2)
-    monkeypatch.setattr("studyguide.lesson.free_cores", lambda: free)
+    monkeypatch.setattr("studyguide_course.lesson.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("studyguide_course.lesson.free_cores", lambda: free)
     Lesson("a").close()
     said = capsys.readouterr().out
     assert f"free cores   {free} of 2" in said
@@ -190,7 +190,7 @@ def test_closing_tells_of_a_thread_that_still_runs(course: Path) -> None:
 def test_closing_tells_of_a_process_that_still_runs(course: Path) -> None:
     code = """
 import subprocess, sys
-from studyguide.lesson import Lesson
+from studyguide_course.lesson import Lesson
 lesson = Lesson("a")
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 try:

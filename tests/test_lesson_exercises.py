@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from refresh_notebooks import NOTEBOOKS
 
 from studyguide.errors import UsageError
-from studyguide.lesson.exercises import EXERCISES, check, find, is_blank
+from studyguide_course.exercises import EXERCISES, check, find, is_blank
 
 FOLDER = Path(__file__).parent / "wrong_answers"
 WRONG: dict[str, list[tuple[Any, str]]] = {}

@@ -4,7 +4,7 @@ from threading import Lock
 
 import pytest
 
-from studyguide.lesson.exercises.interleave import Stuck, interleavings
+from studyguide_course.exercises.interleave import Stuck, interleavings
 
 
 class Counter:
@@ -38,7 +38,7 @@ def test_no_order_of_steps_breaks_what_is_locked() -> None:
 
 
 def test_threads_that_wait_for_ever_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studyguide.lesson.exercises.interleave.STUCK_S", 0.1)
+    monkeypatch.setattr("studyguide_course.exercises.interleave.STUCK_S", 0.1)
     with pytest.raises(Stuck):
         list(interleavings(Counter, Counter.keep_the_lock, Counter.keep_the_lock))
 

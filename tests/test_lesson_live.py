@@ -12,11 +12,11 @@ import pytest
 from support import make_course, processes_with, wait_until
 
 from studyguide import images
-from studyguide.charts import Scene
 from studyguide.errors import Cancelled, UsageError
-from studyguide.lesson import Lesson
-from studyguide.lesson.live import LiveRun, in_hand
-from studyguide.timeline import Event, Timeline
+from studyguide.record.charts import Scene
+from studyguide.record.timeline import Event, Timeline
+from studyguide_course.lesson import Lesson
+from studyguide_course.live import LiveRun, in_hand
 
 SETTINGS = {"tile_size": 64, "kernel_size": 61, "workers": 2, "visibility_s": 0.5, "quiet_s": 0.5}
 
@@ -108,8 +108,8 @@ def test_whatever_ends_the_kernel_ends_the_run(
     lesson: Lesson, compiled: None, end: signal.Signals | None, tmp_path: Path
 ) -> None:
     script = f"""
-        from studyguide.lesson import Lesson
-        from studyguide.lesson.live import LiveRun
+        from studyguide_course.lesson import Lesson
+        from studyguide_course.live import LiveRun
 
         view = LiveRun(Lesson("f", **{SETTINGS!r}))
         view.start()

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from studyguide.errors import UsageError
-from studyguide.lesson.predict import Guess
+from studyguide_course.predict import Guess
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import ipywidgets
 import pytest
 from support import SMALL, TILES, make_images
 
-from studyguide.charts import Chart
-from studyguide.lesson.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps
+from studyguide.record.charts import Chart
 from studyguide.runs import run
-from studyguide.simulate import Costs
+from studyguide_course.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps
+from studyguide_course.simulate import Costs
 
 COSTS = Costs(
     load=(0.0, 1e-9),

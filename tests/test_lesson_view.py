@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_charts import faulty, pool, report_of, sequential
 
-from studyguide.charts import MAX_BARS, Scene, side_by_side, timeline_figure
-from studyguide.lesson.view import KINDS, Picture, RunView, explore
-from studyguide.timeline import Timeline
+from studyguide.record.charts import MAX_BARS, Scene, side_by_side, timeline_figure
+from studyguide.record.timeline import Timeline
+from studyguide_course.view import KINDS, Picture, RunView, explore
 
 EVERYTHING = (0.0, float("inf"))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import SMALL, make_images
 
-from studyguide.measures import (
+from studyguide.record.measures import (
     Fate,
     Payoff,
     Retry,
@@ -45,9 +45,9 @@ from studyguide.measures import (
     versus,
     with_starts_of,
 )
-from studyguide.report import RunReport
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
-from studyguide.timeline import MARKS, SPANS, Event, Timeline
 
 
 def event(stage: str, start: float, end: float, image: str = "a", **fields: Any) -> Event:

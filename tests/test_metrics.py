@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import free_port
 
 from studyguide.errors import UsageError
-from studyguide.metrics import Metrics, serve
-from studyguide.queues import Link
-from studyguide.redis_server import RedisServer
-from studyguide.timeline import Event
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.metrics import Metrics, serve
+from studyguide.record.timeline import Event
 
 
 def event(stage: str, tile: int = 0, seconds: float = 0.0) -> Event:

@@ -13,7 +13,7 @@ import pytest
 from support import failing
 
 from studyguide.errors import StudyguideError, ToolError
-from studyguide.processes import Child, Reaper
+from studyguide.machinery.processes import Child, Reaper
 
 WAIT_S = 10.0  # a bound for slow machines; the waits end as soon as they can
 
@@ -21,7 +21,7 @@ WAIT_S = 10.0  # a bound for slow machines; the waits end as soon as they can
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from studyguide.processes import Child, Reaper
+from studyguide.machinery.processes import Child, Reaper
 log, end = Path(sys.argv[1]), sys.argv[2]
 reaper = Reaper()
 child = Child("child", ["/bin/sh", "-c", "sleep 60 & echo $!; wait"], os.environ, log, reaper)

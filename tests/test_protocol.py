@@ -45,9 +45,10 @@ from protocol_model import (
 from protocol_mutants import EQUIVALENT, SELDOM, Name, branches, is_seldom, mutants
 from small_redis import WRITES, Script, SmallRedis, Stream, torn
 
-from studyguide.queues import Announcement, Lease, Link, StreamQueue
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.link import Link
+from studyguide.machinery.redis_server import RedisServer
 from studyguide.settings import Blur
+from studyguide.streams import Announcement, Lease, StreamQueue
 from studyguide.work import ImageJob
 
 PROTOCOL = files("studyguide").joinpath("protocol.lua").read_text()

@@ -12,10 +12,12 @@ import pytest
 import redis
 from support import free_port, noise_job, wait_until
 
-from studyguide import queues
+from studyguide import streams
 from studyguide.errors import Cancelled, QueueError, UsageError
-from studyguide.queues import GROUPS, Lease, Link, ListQueue, StreamQueue, clear, safe_url
-from studyguide.redis_server import RedisServer
+from studyguide.lists import ListQueue
+from studyguide.machinery.link import Link, clear, safe_url
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.streams import GROUPS, Lease, StreamQueue
 from studyguide.work import ImageJob
 
 Connect = Callable[..., Link]
@@ -368,7 +370,7 @@ def test_an_audit_looks_at_no_tile_of_a_job_that_is_complete(
 def test_an_audit_looks_at_many_tiles_in_several_calls(
     queue: StreamQueue, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "AUDIT_TILES", 5)
+    monkeypatch.setattr(streams, "AUDIT_TILES", 5)
     queue.commit(take_one(queue, tile=6), RESULT)
     client.config_resetstat()
     assert queue.audit(JOB) == [tile for tile in JOB.tiles if tile.index != 6]
@@ -524,7 +526,7 @@ def test_a_read_that_waits_survives_the_loss_of_its_stream(
     connect: Connect,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queues, "BLOCK_S", 2.0)
+    monkeypatch.setattr(streams, "BLOCK_S", 2.0)
     found: list[Any] = []
     reader = threading.Thread(target=lambda: found.extend(getattr(queue, read)("w")))
     reader.start()
@@ -714,7 +716,7 @@ def test_a_late_answer_counts_as_ill_health(own_server: RedisServer, connect: Co
 def test_a_server_that_stands_still_for_too_long_is_asked_again(
     own_server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "SOCKET_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("studyguide.machinery.link.SOCKET_TIMEOUT_S", 0.1)
     link = connect(own_server.url, patience_s=60)
     link(Counted())
     healthy = link.healthy_since

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from studyguide import __version__
-from studyguide.report import RunReport, read_log
+from studyguide.record.report import RunReport, read_log
 
 ROOT = Path(__file__).parents[1]
 SESSION = timedelta(minutes=15)  # longer than `make record` takes

@@ -22,16 +22,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError
 from redis.retry import Retry
 
-from studyguide import redis_server
 from studyguide.errors import QueueError, UsageError
-from studyguide.processes import Child, Reaper
-from studyguide.queues import Link, clear
-from studyguide.redis_server import RedisServer, external_server, find_server, safe_url
+from studyguide.machinery import redis_server
+from studyguide.machinery.link import Link, clear
+from studyguide.machinery.processes import Child, Reaper
+from studyguide.machinery.redis_server import RedisServer, external_server, find_server, safe_url
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.redis_server import RedisServer
 print(RedisServer.start(Path(sys.argv[1]), persistent=True).port, flush=True)
 time.sleep(60)
 """

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyguide.errors import MessageError, StudyguideError, UsageError
-from studyguide.report import (
+from studyguide.record.report import (
     FATES,
     QUEUED,
     Ledger,
@@ -26,8 +26,8 @@ from studyguide.report import (
     readable,
     write_log,
 )
+from studyguide.record.timeline import Event, Timeline
 from studyguide.settings import Settings, describe
-from studyguide.timeline import Event, Timeline
 
 EPOCH = 1_700_000_000.0  # 2023-11-14T22:13:20 UTC
 SETTINGS = describe(Settings(workers=2))

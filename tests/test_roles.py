@@ -18,11 +18,11 @@ from support import SMALL, failing, free_port, temporary_files
 from studyguide import roles, service
 from studyguide.checkpoint import FileStore
 from studyguide.errors import QueueError
-from studyguide.queues import StreamQueue
-from studyguide.redis_server import RedisServer
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.timeline import Recorder
 from studyguide.roles import Role
 from studyguide.settings import from_options
-from studyguide.timeline import Recorder
+from studyguide.streams import StreamQueue
 from studyguide.work import Run
 
 TO_A_THREAD = """

@@ -11,6 +11,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from PIL import Image
 from support import SMALL, TILES, folder_of_mode, grey, make_images, noise, temporary_files
 
 import studyguide
-from studyguide import runs, service
+from studyguide import runs
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import UsageError
-from studyguide.redis_server import RedisServer
-from studyguide.report import RunReport
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import Event
 from studyguide.settings import Blur
-from studyguide.timeline import Event
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -245,7 +246,10 @@ def test_a_folder_of_bad_images_alone_gives_a_report_of_failures(
 def test_images_that_a_run_did_not_come_to_are_told(
     two_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "sequential", lambda run, stop: run.paths())
+    def a_sequential(_run: Run) -> None:
+        """Do nothing."""
+
+    monkeypatch.setitem(APPROACHES, "a", replace(APPROACHES["a"], on_threads=a_sequential))
     report = perform("a", two_images, tmp_path)
     assert not report.ok
     errors = [item["error"] for item in report.failed_images]

@@ -22,18 +22,20 @@ import redis
 from PIL import Image
 from support import SMALL, TILES, grey, make_images, noise, noise_job, temporary_files, wait_until
 
-from studyguide import service
+from studyguide import approaches, lists, service
 from studyguide.blur import blur_whole
 from studyguide.checkpoint import FileStore
 from studyguide.errors import Cancelled, MessageError, ToolError
-from studyguide.faults import Fault, PlantedError
-from studyguide.queues import LONGEST_PAUSE_S, Lease, Link, ListQueue, StreamQueue
-from studyguide.redis_server import RedisServer
-from studyguide.service import Hands, Heart, Leases, Silence, StreamAssembler, StreamWorker
+from studyguide.lists import Hands, ListQueue, Silence
+from studyguide.machinery.faults import Fault, PlantedError
+from studyguide.machinery.link import LONGEST_PAUSE_S, Link
+from studyguide.machinery.redis_server import RedisServer
+from studyguide.record.timeline import Event, Recorder, Timeline
+from studyguide.service import Heart, Leases, StreamAssembler, StreamWorker
 from studyguide.settings import Blur, from_options
+from studyguide.streams import Lease, StreamQueue
 from studyguide.threads import Crew
 from studyguide.tiles import Pixels, window
-from studyguide.timeline import Event, Recorder, Timeline
 from studyguide.work import Canvas, ImageJob, Run, TileTask, encode, process
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -243,8 +245,8 @@ def test_a_coordinator_that_was_told_to_stop_queues_nothing_more(site: Site) -> 
     with pytest.raises(Cancelled):
         site.coordinate()
     with pytest.raises(Cancelled):
-        service.coordinate_list(site.run, lists, site.stop)
-    service.sequential(site.run, site.stop)
+        lists.coordinate_list(site.run, lists, site.stop)
+    approaches.a_sequential(site.run, site.stop)
     assert (stream.backlog(), lists.length("tasks"), site.of("load", "save")) == (0, 0, [])
 
 
@@ -641,12 +643,12 @@ def test_the_roles_of_e_blur_all_images(site: Site) -> None:
     lists = [site.lists() for _ in range(4)]
     run = site.run
     loops = [
-        lambda stop: service.work_list(run, lists[0], stop, []),
-        lambda stop: service.work_list(run, lists[1], stop, []),
-        lambda stop: service.assemble_list(run, lists[2], stop),
+        lambda stop: lists.work_list(run, lists[0], stop, []),
+        lambda stop: lists.work_list(run, lists[1], stop, []),
+        lambda stop: lists.assemble_list(run, lists[2], stop),
     ]
     with site.working(*loops):
-        service.coordinate_list(run, lists[3], site.stop)
+        lists.coordinate_list(run, lists[3], site.stop)
     assert_all_blurred(site)
 
 
@@ -654,7 +656,7 @@ def test_a_worker_of_e_that_is_told_to_stop_hands_over_the_tile_in_hand(site: Si
     lists, slow = site.lists(), [Fault("slow", "grain.png", 0)]
     for _ in range(2):
         lists.put("tasks", encode(task()))
-    with site.working(lambda stop: service.work_list(site.run, site.lists(), stop, slow)):
+    with site.working(lambda stop: lists.work_list(site.run, site.lists(), stop, slow)):
         wait_until(lambda: site.of("wait"))
     stopped = ListQueue(site.connect(site.url))
     assert (stopped.length("tasks"), stopped.length("results")) == (1, 1)
@@ -666,10 +668,10 @@ def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> N
 
     def lose_one(stop: threading.Event) -> None:
         wait_until(lambda: lists[0].take("tasks"))
-        service.work_list(run, lists[1], stop, [])
+        lists.work_list(run, lists[1], stop, [])
 
-    with site.working(lose_one, lambda stop: service.assemble_list(run, lists[2], stop)):
-        service.coordinate_list(run, lists[3], site.stop)
+    with site.working(lose_one, lambda stop: lists.assemble_list(run, lists[2], stop)):
+        lists.coordinate_list(run, lists[3], site.stop)
     (lost,) = site.of("lost")
     (failed,) = site.of("failed")
     assert lost.image == failed.image == "cloud.png"
@@ -684,12 +686,12 @@ def test_in_e_no_tile_is_lost_while_its_worker_lives_however_long_it_takes(site:
     (site.images / "grain.png").unlink()
     run, heart = site.run, Heart(site.lists(), 0.4, site.folder / "alive" / "test")
     slow = [Fault("slow", "cloud.png", tile) for tile in range(4)]
-    loops = [heart.beat, partial(service.assemble_list, run, site.lists("assembler"))]
+    loops = [heart.beat, partial(lists.assemble_list, run, site.lists("assembler"))]
     for name in ("w0", "w1", "w2", "w3"):
         heart.watch("", name)
-        loops.append(partial(service.work_list, run, site.lists(name, 0.4), faults=slow))
+        loops.append(partial(lists.work_list, run, site.lists(name, 0.4), faults=slow))
     with site.working(*loops):
-        service.coordinate_list(run, site.lists(), site.stop)
+        lists.coordinate_list(run, site.lists(), site.stop)
     assert (site.of("lost", "failed"), site.names()) == ([], ["cloud.png"])
 
 
@@ -709,10 +711,10 @@ def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
         client.flushall()
 
     slow = [Fault("slow", "grain.png", 4)]  # longer than a silence
-    work = partial(service.work_list, run, lists[0], faults=slow)
-    assemble = partial(service.assemble_list, run, lists[1])
+    work = partial(lists.work_list, run, lists[0], faults=slow)
+    assemble = partial(lists.assemble_list, run, lists[1])
     with site.working(heart.beat, work, assemble, forget):
-        service.coordinate_list(run, lists[2], site.stop)
+        lists.coordinate_list(run, lists[2], site.stop)
     tiles = {
         stage: [e.tile for e in site.of(stage) if e.image == "grain.png"]
         for stage in ("assemble", "lost")
@@ -725,7 +727,7 @@ def test_in_e_a_tile_that_fails_takes_its_worker_along(site: Site) -> None:
     lists = site.lists()
     lists.put("tasks", encode(task()))
     with pytest.raises(PlantedError):
-        service.work_list(site.run, lists, site.stop, [Fault("raise", "grain.png", 0)])
+        lists.work_list(site.run, lists, site.stop, [Fault("raise", "grain.png", 0)])
     assert lists.length("tasks") == 0
 
 
@@ -734,20 +736,20 @@ def test_in_e_a_damaged_message_ends_its_reader(site: Site) -> None:
     for name in ("tasks", "results"):
         lists.put(name, b"damaged")
     with pytest.raises(MessageError, match="damaged"):
-        service.work_list(site.run, lists, site.stop, [])
+        lists.work_list(site.run, lists, site.stop, [])
     with pytest.raises(MessageError, match="damaged"):
-        service.assemble_list(site.run, lists, site.stop)
+        lists.assemble_list(site.run, lists, site.stop)
 
 
 def test_in_e_an_image_that_cannot_be_saved_has_failed(site: Site, client: redis.Redis) -> None:
     (site.folder / "output" / "grain.png").mkdir(parents=True)
     run, lists = site.run, [site.lists() for _ in range(3)]
     loops = [
-        lambda stop: service.work_list(run, lists[0], stop, []),
-        lambda stop: service.assemble_list(run, lists[1], stop),
+        lambda stop: lists.work_list(run, lists[0], stop, []),
+        lambda stop: lists.assemble_list(run, lists[1], stop),
     ]
     with site.working(*loops):
-        service.coordinate_list(run, lists[2], site.stop)
+        lists.coordinate_list(run, lists[2], site.stop)
     assert sorted(client.mget(client.keys(P + "state:*"))) == ["failed", "saved"]
     assert [event.image for event in site.of("failed")] == ["grain.png"]
 
@@ -757,7 +759,7 @@ def test_in_e_an_image_that_was_given_up_is_not_saved_when_its_tiles_come_late(s
     lists = site.lists()
     lists.set_state(noise_job(), "failed")
     tiles = range(len(noise_job().tiles))
-    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+    with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
         for index in tiles:
             lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
         wait_until(lambda: lists.count_received() == len(tiles))
@@ -770,7 +772,7 @@ def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
     lists = site.lists()
     for index in range(len(noise_job().tiles)):
         lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
-    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+    with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
         for _ in range(2):
             wait_until(lambda: client.mget(client.keys(P + "state:*") or ["none"]) == ["saved"])
             client.flushall()
@@ -779,7 +781,7 @@ def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
 def test_a_new_assembler_of_e_counts_from_zero(site: Site) -> None:
     lists = site.lists()
     lists.note_received(noise_job(), noise_job().tiles[0])
-    with site.working(lambda stop: service.assemble_list(site.run, site.lists(), stop)):
+    with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
         wait_until(lambda: lists.count_received() == 0)
 
 

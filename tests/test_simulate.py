@@ -8,9 +8,10 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studyguide.report import RunReport
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import Event, Timeline
 from studyguide.settings import Settings, describe
-from studyguide.simulate import (
+from studyguide_course.simulate import (
     Costs,
     Host,
     Machine,
@@ -26,7 +27,6 @@ from studyguide.simulate import (
     seconds,
     simulate,
 )
-from studyguide.timeline import Event, Timeline
 
 SHAPES = [(512, 512, 4), (300, 200, 4)]
 COSTS = Costs(

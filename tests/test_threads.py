@@ -23,11 +23,11 @@ from studyguide import images, threads, work
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import Cancelled, StudyguideError
-from studyguide.report import RunReport
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import Event, Recorder
 from studyguide.runs import run
 from studyguide.settings import Blur, Settings
 from studyguide.threads import Channel, Crew
-from studyguide.timeline import Event, Recorder
 
 pytestmark = pytest.mark.timeout(60)  # a deadlock is told soon
 

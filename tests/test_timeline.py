@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyguide.errors import MessageError
-from studyguide.report import RunReport, readable
-from studyguide.timeline import (
+from studyguide.record.report import RunReport, readable
+from studyguide.record.timeline import (
     MARKS,
     NEEDED,
     SPANS,
@@ -221,7 +221,7 @@ def test_what_was_recorded_survives_the_kill_of_its_process(tmp_path: Path) -> N
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from studyguide.timeline import EventFile, Recorder\n"
+        "from studyguide.record.timeline import EventFile, Recorder\n"
         "recorder = Recorder(EventFile(Path(sys.argv[1]), 'worker-1'), 'worker-1')\n"
         "for n in range(100):\n"
         "    recorder.mark('run', tile=n)\n"

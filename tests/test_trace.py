@@ -15,9 +15,9 @@ from browser import chromium
 from test_charts import faulty, pool
 
 from studyguide.__main__ import main
-from studyguide.report import newest_log, read_log
-from studyguide.timeline import MARKS, SPANS, Timeline
-from studyguide.trace import chrome_trace
+from studyguide.record.report import newest_log, read_log
+from studyguide.record.timeline import MARKS, SPANS, Timeline
+from studyguide.record.trace import chrome_trace
 
 LOGS = Path(__file__).resolve().parents[1] / "logs"
 LOAD = """async (text) => {

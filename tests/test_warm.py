@@ -11,9 +11,9 @@ import pytest
 from support import wait_until
 from test_processes import is_alive, wait_until_gone
 
-from studyguide.processes import Child, Reaper
+from studyguide.machinery.processes import Child, Reaper
+from studyguide.machinery.warm import Template
 from studyguide.settings import Blur
-from studyguide.warm import Template
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="roles are forked on Linux only")
 
@@ -120,8 +120,8 @@ def test_a_template_that_died_is_replaced(reaper: Reaper, tmp_path: Path) -> Non
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from studyguide.processes import Child, Reaper
-from studyguide.warm import Template
+from studyguide.machinery.processes import Child, Reaper
+from studyguide.machinery.warm import Template
 template = Template.current()
 child = Child("role", sys.argv[2:], {}, Path(sys.argv[1]), Reaper(), template.fork)
 print(template._process.pid, child.pid, flush=True)

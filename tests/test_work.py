@@ -20,9 +20,9 @@ from PIL import Image
 from studyguide import images
 from studyguide.blur import blur_whole
 from studyguide.errors import ImageError, MessageError
+from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import METHODS, Blur, Settings
 from studyguide.tiles import Pixels
-from studyguide.timeline import Event, Recorder
 from studyguide.work import (
     Canvas,
     ImageJob,

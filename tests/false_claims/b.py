@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from support import lane_events
 
-from studyguide.lesson import Spent
-from studyguide.measures import overlap_s, peak, spans
+from studyguide.record.measures import overlap_s, peak, spans
+from studyguide_course.lesson import Spent
 
 IMAGE = np.zeros((540, 540), np.uint8)
 WRONG = IMAGE.astype(int)

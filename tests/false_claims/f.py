@@ -3,7 +3,7 @@
 from types import SimpleNamespace as Stub
 from typing import Any
 
-from studyguide.timeline import Event, Timeline
+from studyguide.record.timeline import Event, Timeline
 
 
 def run(letter: str = "f", *events: Event, outputs: int = 2, **ledger: int) -> Stub:

@@ -3,7 +3,7 @@
 from types import SimpleNamespace as Stub
 from typing import Any
 
-from studyguide.timeline import Event, Timeline
+from studyguide.record.timeline import Event, Timeline
 
 
 def run(*died: str, lost: int = 0) -> Stub:

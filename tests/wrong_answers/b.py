@@ -4,7 +4,7 @@ from threading import Lock
 
 import numpy as np
 
-from studyguide.lesson.exercises.b import CarelessAssembler
+from studyguide_course.exercises.b import CarelessAssembler
 
 
 def padded(image, r, mode):

@@ -1,0 +1,1 @@
+"""What the core stands on: servers and processes, files, file formats, fast kernels, faults."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: events and their clocks, reports, logs, charts, traces, metrics."""

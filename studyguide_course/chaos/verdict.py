@@ -1,0 +1,188 @@
+"""The judgement of a run: what it left behind against what the sequential run gives."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from studyguide.approaches import APPROACHES, queued
+from studyguide.record.report import machine
+from studyguide.settings import START
+from studyguide_course.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
+from studyguide_course.chaos.subject import GRIDS, TILES, expected
+
+
+@dataclass
+class Outcome:
+    """What a run left behind, as far as `problems` judges it; fit for JSON."""
+
+    approach: str
+    fault: str
+    seed: int
+    payload: str
+    program: str = ""  # the server as it was asked for
+    version: str = ""  # and what it turned out to be
+    seconds: float = 0.0
+    struck: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    most_redelivered: int | None = None
+    saved: dict[str, str] = field(default_factory=dict)  # image -> digest
+    failed: list[str] = field(default_factory=list)  # images told as failed
+    done: dict[str, list[int]] = field(default_factory=dict)
+    results: dict[str, list[int]] = field(default_factory=dict)
+    dead: list[list[Any]] = field(default_factory=list)  # what is in the dead-letter queue
+    planted: list[list[Any]] = field(default_factory=list)  # what has to be there
+    left: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    skipped: str = ""
+    problems: list[str] = field(default_factory=list)
+    start: str = START  # how its roles started
+    cause: str = ""  # of a failure: what people found out, noted in the ledger
+
+    @property
+    def command(self) -> str:
+        """What repeats the run."""
+        server = f" --redis {self.program}" if self.program else ""
+        what = f"--approach {self.approach} --fault {self.fault} --first-seed {self.seed}"
+        start = f" --start {self.start}" if self.start != START else ""
+        return f"studyguide chaos {what}{server}{start}"
+
+
+def problems(outcome: Outcome) -> list[str]:
+    """Every invariant that does not hold, in words; none if all is well."""
+    row, counts = ROWS[outcome.fault], outcome.counts
+    if outcome.error:
+        return [outcome.error]
+    found = [] if outcome.struck else ["the fault found no place to strike"]
+    found += [f"the fault did not bite: no {name}" for name in _due(outcome) if not counts[name]]
+    if outcome.seconds > BOUND_S:
+        found.append(f"it took {outcome.seconds:.0f} s, more than {BOUND_S:g}")
+    if not APPROACHES[outcome.approach].resumable:
+        return found + _problems_of_e(outcome)
+    for image, (down, across) in GRIDS.items():
+        dead = {tile for name, tile in outcome.planted if name == image}
+        tiles = sorted(set(range(down * across)) - dead)
+        if outcome.saved.get(image) != expected(image, frozenset(dead)):
+            found.append(f"{image} is not what the sequential run gives")
+        if (image in outcome.failed) != bool(dead):
+            found.append(f"{image} is told as failed, or should be")
+        for name, have in (("done", outcome.done), ("res", outcome.results)):
+            kept = have.get(image, [])
+            if kept != tiles and not (row.forgets and set(kept) < set(tiles)):
+                found.append(f"{name} of {image} holds {kept}")
+    if sorted(outcome.dead) != sorted(outcome.planted):
+        found.append(f"dead letters are {outcome.dead}, planted were {outcome.planted}")
+    found += [f"{count} left in {name}" for name, count in outcome.left.items() if count]
+    most = outcome.most_redelivered
+    if most is not None and counts["redelivered"] > most:
+        found.append(f"{counts['redelivered']} redelivered, at most {most} were in flight")
+    firsts, tiles_ = counts["commits"], len(TILES) - len(outcome.planted)
+    if (firsts < tiles_ and row.commits != "<") or (firsts > tiles_ and row.commits != ">"):
+        found.append(f"{firsts} first commits of {tiles_} tiles")
+    return found
+
+
+def _due(outcome: Outcome) -> tuple[str, ...]:
+    bites = ROWS[outcome.fault].bites
+    return tuple(
+        name for name in bites if APPROACHES[outcome.approach].resumable or name == "deaths"
+    )
+
+
+def _problems_of_e(outcome: Outcome) -> list[str]:
+    """It may lose tiles, but every image is saved right or told as failed, and never both."""
+    found = []
+    for image in GRIDS:
+        saved = outcome.saved.get(image)
+        if (saved is None) != (image in outcome.failed):
+            found.append(f"{image} is both saved and told as failed, or neither")
+        if saved not in (None, expected(image, frozenset())):
+            found.append(f"{image} is not what the sequential run gives")
+    return found
+
+
+def line(outcome: Outcome) -> str:
+    """One run in one line."""
+    what = f"{outcome.approach} {outcome.fault:16} seed {outcome.seed:3} {outcome.payload:5}"
+    if outcome.skipped:
+        return f"{what} skipped: {outcome.skipped}"
+    counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items() if count)
+    verdict = f"FAILED: {'; '.join(outcome.problems)}" if outcome.problems else "ok"
+    return f"{what} {outcome.version:13} {outcome.seconds:5.1f} s  {verdict} ({counts})"
+
+
+COLUMNS = (
+    "runs",
+    "passed",
+    "redelivered",
+    "duplicates",
+    "dead",
+    "lost",
+    "median time",
+    "worst time",
+)
+
+
+def page(outcomes: list[Outcome]) -> str:
+    """The report in Markdown: a row for each fault and approach, then each failure by name."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=lambda o: (list(ROWS).index(o.fault), o.approach)):
+        groups.setdefault((outcome.fault, outcome.approach), []).append(outcome)
+    rows = [*map(_row, groups.values()), "", *_storms(groups), ""]
+    return "\n".join([*_head(outcomes), *rows, *_failures(outcomes), ""])
+
+
+def _head(outcomes: list[Outcome]) -> list[str]:
+    versions = sorted({outcome.version for outcome in outcomes if outcome.version})
+    here, failed = machine(), sum(bool(outcome.problems) for outcome in outcomes)
+    packages = ", ".join(f"{name} {here[name]}" for name in ("python", "numpy", "numba", "redis"))
+    return [
+        "# The fault matrix",
+        "",
+        "Made by `make chaos`; what each row does is told in `studyguide_course/chaos/strikes.py`.",
+        f"Each run blurs two images of {len(TILES)} tiles in all on real processes. The seed says",
+        "where the fault strikes, and whether pixels travel through files or through Redis. A run",
+        "passes if the fault bit and every invariant of `studyguide_course/chaos/verdict.py`",
+        "holds. e loses tiles by design: it passes if each image is saved right or told as failed.",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {here['system']}, {here['cores']} cores, {packages};",
+        f"servers: {', '.join(versions)}. {len(outcomes)} runs, {failed} failed.",
+        "",
+        f"| {' | '.join(('fault', 'approach', *COLUMNS))} |",
+        "|---" * (2 + len(COLUMNS)) + "|",
+    ]
+
+
+def _row(group: list[Outcome]) -> str:
+    done = [outcome for outcome in group if not outcome.skipped]
+    if not done:
+        return f"| {group[0].fault} | {group[0].approach} | skipped: {group[0].skipped} |||||||"
+    passed = sum(not outcome.problems for outcome in done)
+    sums = [
+        str(sum(outcome.counts.get(name, 0) for outcome in done))
+        for name in ("redelivered", "duplicates", "dead_letters", "lost")
+    ]
+    times = [f"{of(outcome.seconds for outcome in done):.1f} s" for of in (median, max)]
+    cells = [group[0].fault, group[0].approach, str(len(done)), str(passed), *sums, *times]
+    return f"| {' | '.join(cells)} |"
+
+
+def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> list[str]:
+    """How much longer a run takes in which Redis pauses: a storm of reclaims would show there."""
+    told = []
+    for letter in queued("stream"):
+        paused, fine = groups.get(("redis-paused", letter)), groups.get(("none", letter))
+        if paused and fine:
+            longer = median(o.seconds for o in paused) - median(o.seconds for o in fine)
+            windows = f"{longer / VISIBILITY_S:.1f} visibility windows"
+            told.append(f"{letter}: a pause of Redis costs {windows} at the median; 3 are allowed.")
+    return told
+
+
+def _failures(outcomes: list[Outcome]) -> list[str]:
+    found = [outcome for outcome in outcomes if outcome.problems]
+    told = [
+        f"- `{o.command}` ({o.version}): {'; '.join([*o.problems, o.cause]).strip('; ')}"
+        for o in found
+    ]
+    return ["## Failures", "", *(told or ["None."])]

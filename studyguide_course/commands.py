@@ -1,0 +1,54 @@
+"""What the course adds to the command line `studyguide`; each command imports what it needs."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from studyguide.errors import printable
+from studyguide.settings import START
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands of the course: the entry point of the group `studyguide.commands`."""
+    init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
+    init.add_argument("folder", type=Path, help="it must not be there yet")
+    init.set_defaults(command=_init)
+    _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
+    doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
+    doctor.set_defaults(command=_doctor)
+
+
+def _init(given: argparse.Namespace) -> int:
+    from studyguide_course.init import copy
+
+    copy(given.folder)
+    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
+    return 0
+
+
+def _add_chaos(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--approach", default="", help="default: those with a stream, and a list where killed")
+    add("--fault", default="all", metavar="ROW", help="a row of the matrix, or all")
+    add("--seeds", type=int, default=1, metavar="N", help="runs of each row")
+    add("--first-seed", type=int, default=0, metavar="SEED", help="default: 0")
+    add("--redis", action="append", metavar="PROGRAM", help="servers, in turn; `wheel` is ours")
+    add("--start", choices=("warm", "fresh"), default=START, help="how roles start: see run")
+    add("--json", action="store_true", help="print a JSON object for each run")
+    add("--ledger", type=Path, help="append to this file; skip what is in it")
+    add("--report", type=Path, help="write the ledger as a page")
+    parser.set_defaults(command=_chaos)
+
+
+def _chaos(given: argparse.Namespace) -> int:
+    from studyguide_course.chaos import command
+
+    return command(given)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from studyguide_course.doctor import describe, kernel_cache
+
+    found = {**describe(), "kernel cache": kernel_cache()}
+    print("\n".join(printable(f"{name:12} {value}") for name, value in found.items()))
+    return 0
