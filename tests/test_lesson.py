@@ -17,7 +17,7 @@ from studyguide import images, threads
 from studyguide.errors import UsageError
 from studyguide.record.report import RunReport
 from studyguide.record.timeline import Event, Timeline
-from studyguide_course import (
+from studyguide_course.lesson import (
     Lesson,
     Spent,
     copy_images,

@@ -15,7 +15,7 @@ COMPARED: dict[str, int] = {
     "01_a_sequential.ipynb": 30,
     "02_b_tile_parallel.ipynb": 31,
     "03_c_tile_image_parallel.ipynb": 29,
-    "04_d_distributed_sequential.ipynb": 31,
+    "04_d_distributed_sequential.ipynb": 30,
     "05_e_distributed_queue.ipynb": 28,
     "06_f_fault_tolerant_queue.ipynb": 46,
     "07_g_multithreaded_service.ipynb": 33,
