@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import main, table
-from studyguide.record.measures import stage_cpu_s
 from studyguide.runs import run
+from studyguide_course.measures import stage_cpu_s
 
 KIB = 1024.0
 SETTINGS: dict[str, Any] = {"kernel_size": 21, "method": "separable", "workers": 2}

@@ -31,13 +31,13 @@ from studyguide.errors import UsageError
 from studyguide.machinery import places
 from studyguide.machinery.warm import Template
 from studyguide.record.charts import AXIS, TOP, WIDTH, Chart
-from studyguide.record.measures import Span
-from studyguide.record.measures import covered as covered
-from studyguide.record.measures import peak as peak
 from studyguide.record.report import RunReport
 from studyguide.runs import TemporaryFolder, run
 from studyguide.tiles import Pixels
 from studyguide_course.doctor import describe
+from studyguide_course.measures import Span
+from studyguide_course.measures import covered as covered
+from studyguide_course.measures import peak as peak
 
 if TYPE_CHECKING:
     from studyguide_course.predict import Guess

@@ -21,12 +21,13 @@ from studyguide.approaches import APPROACHES
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
 from studyguide.machinery.processes import Child
-from studyguide.record.charts import LOOKS, Bar, Scene, side_by_side, timeline_figure
+from studyguide.record.charts import timeline_figure
 from studyguide.record.report import Ledger, RunReport
+from studyguide.record.scene import LOOKS, Bar, Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide.runs import TemporaryFolder, run
 from studyguide_course.lesson import Lesson
-from studyguide_course.view import Picture, RunView
+from studyguide_course.view import Picture, RunView, side_by_side
 
 BUSY = "a busy worker"
 IN_HAND = ("tile in hand", *LOOKS["held"][1:])

@@ -14,7 +14,8 @@ from matplotlib import style
 
 from studyguide.cluster import LocalCluster
 from studyguide.machinery.link import Link
-from studyguide.record.charts import FAINT, GREY, HALO, LOOKS, STYLE, Chart
+from studyguide.record.charts import FAINT, GREY, HALO, STYLE, Chart
+from studyguide.record.scene import LOOKS
 from studyguide_course.simulate import PER_IMAGE, Costs, amdahl, bound, demands, gustafson, rate
 
 HEIGHT, TOP, TALL = 4.3, 0.85, 2.9  # inches: of a chart, above its axes, of the axes

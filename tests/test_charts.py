@@ -22,21 +22,13 @@ from support import SMALL, make_images
 
 from studyguide import __version__
 from studyguide.approaches import APPROACHES
-from studyguide.record.charts import (
-    FAULTS,
-    LOOKS,
-    MAX_BARS,
-    Bar,
-    Chart,
-    Scene,
-    comparison_figure,
-    draw_all,
-    side_by_side,
-    timeline_figure,
-)
+from studyguide.record.charts import MAX_BARS, Chart, timeline_figure
+from studyguide.record.comparison import comparison_figure, draw_all
 from studyguide.record.report import RunReport, write_log
+from studyguide.record.scene import FAULTS, LOOKS, Bar, Scene
 from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
+from studyguide_course.view import side_by_side
 
 EPOCH = 1_700_000_000.0
 
@@ -254,7 +246,7 @@ def test_a_process_that_starts_twice_is_on_the_path_in_the_row_of_its_thread(
 ) -> None:
     starts = [Event("start", n, n + 1, "worker-0", "MainThread") for n in (0, 2)]
     blur = Event("blur", 3, 4, "worker-0", "worker-0", "a.png", 0)
-    monkeypatch.setattr("studyguide.record.charts.critical_path", lambda timeline: [*starts, blur])
+    monkeypatch.setattr("studyguide.record.scene.critical_path", lambda timeline: [*starts, blur])
     scene = Scene(Timeline([*starts, blur]))
     assert {lane for lane, _, _ in scene.path()} <= set(scene.lanes) == {("worker-0", "worker-0")}
 
@@ -442,7 +434,7 @@ def test_the_alt_text_says_that_there_were_no_faults() -> None:
 def test_the_title_says_what_was_run_and_how_long_it_took() -> None:
     timeline = pool()
     title = draw(timeline).texts[0].get_text()
-    assert title == f"Approach f on local: 1 image, 200 tiles in {timeline.seconds:.2f} s"
+    assert title == f"f fault-tolerant queue: 1 image, 200 tiles in {timeline.seconds:.2f} s"
 
 
 def test_a_notebook_shows_a_chart_once_and_can_compare_its_text() -> None:
@@ -511,7 +503,7 @@ def test_the_comparison_has_a_bar_for_each_run_and_says_its_speed_up() -> None:
     a = replace(report_of(sequential(), "a"), wall_s=6.0)
     b = replace(report_of(pool(), "b"), wall_s=1.5)
     chart = comparison_figure([a, b])
-    assert [bar.get_width() for bar in bars(chart, "work")] == [6.0, 1.5]
+    assert [bar.get_width() for bar in bars(chart, "blur")] == [6.0, 1.5]
     assert "a sequential: 6.00 s, 1.0×; b tile parallel: 1.50 s, 4.0×" in chart.alt
 
 
@@ -522,7 +514,7 @@ def bars(chart: Chart, gid: str, panel: int = 0) -> list[Any]:
 def test_each_bar_of_the_comparison_is_split_into_start_and_work() -> None:
     report = report_of(faulty())  # its last process is up after 0.7 s
     chart = comparison_figure([report])
-    (start,), (work,) = bars(chart, "start"), bars(chart, "work")
+    (start,), (work,) = bars(chart, "start"), bars(chart, "blur")
     assert (start.get_x(), start.get_width()) == (0, pytest.approx(0.7))
     assert work.get_x() == pytest.approx(0.7)
     assert work.get_x() + work.get_width() == pytest.approx(report.wall_s)

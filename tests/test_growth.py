@@ -18,11 +18,13 @@ from matplotlib.axes import Axes
 import studyguide
 from studyguide import images
 from studyguide.record import charts
-from studyguide.record.charts import Scene, comparison_figure, timeline_figure
-from studyguide.record.measures import lower_bound, path_s
+from studyguide.record.charts import timeline_figure
+from studyguide.record.comparison import comparison_figure
 from studyguide.record.report import RunReport, newest_log, read_log, readable, write_log
+from studyguide.record.scene import Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide.record.trace import chrome_trace
+from studyguide_course.measures import lower_bound, path_s
 from studyguide_course.view import Picture
 
 OURS = str(Path(studyguide.__file__).parent)
@@ -142,7 +144,7 @@ def test_a_chart_of_shares_with_arrows_is_linear(
     """So few images would be drawn as bars, and so many faults as dots without arrows."""
     monkeypatch.setattr(charts, "MAX_BARS", 0)
     monkeypatch.setattr(charts, "MAX_SIGNS", 10_000)
-    for name in ("_pile", "_fitted", "_shares"):  # numpy and Matplotlib do these
+    for name in ("_pile", "_fitted", "shares"):  # numpy and Matplotlib do these
         monkeypatch.setattr(charts, name, lambda *_: {})
 
     def prepared(number: int) -> Callable[[], object]:

@@ -19,11 +19,11 @@ from studyguide.cluster import KillWorker
 from studyguide.errors import MessageError, ToolError
 from studyguide.kubernetes.kubectl import Kubectl
 from studyguide.machinery.places import MARK, PARTS
-from studyguide.record.measures import fates, starts_s
 from studyguide.record.report import RunReport, newest_log, read_log
 from studyguide_course import cluster as lesson_cluster
 from studyguide_course.cluster import OnCluster
 from studyguide_course.lesson import Lesson, table
+from studyguide_course.measures import fates, starts_s
 from studyguide_course.recording import Mask
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from support import make_course, processes_with, wait_until
 
 from studyguide import images
 from studyguide.errors import Cancelled, UsageError
-from studyguide.record.charts import Scene
+from studyguide.record.scene import Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide_course.lesson import Lesson
 from studyguide_course.live import LiveRun, in_hand

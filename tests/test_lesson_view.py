@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_charts import faulty, pool, report_of, sequential
 
-from studyguide.record.charts import MAX_BARS, Scene, side_by_side, timeline_figure
+from studyguide.record.charts import MAX_BARS, timeline_figure
+from studyguide.record.scene import Scene
 from studyguide.record.timeline import Timeline
-from studyguide_course.view import KINDS, Picture, RunView, explore
+from studyguide_course.view import KINDS, Picture, RunView, explore, side_by_side
 
 EVERYTHING = (0.0, float("inf"))
 

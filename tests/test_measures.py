@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import SMALL, make_images
 
-from studyguide.record.measures import (
+from studyguide.record.comparison import recovery_s
+from studyguide.record.report import RunReport
+from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
+from studyguide.runs import run
+from studyguide_course.measures import (
     Fate,
     Payoff,
     Retry,
@@ -30,7 +34,6 @@ from studyguide.record.measures import (
     path_s,
     payoff,
     peak,
-    recovery_s,
     retries,
     silence_s,
     spans,
@@ -45,9 +48,6 @@ from studyguide.record.measures import (
     versus,
     with_starts_of,
 )
-from studyguide.record.report import RunReport
-from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
-from studyguide.runs import run
 
 
 def event(stage: str, start: float, end: float, image: str = "a", **fields: Any) -> Event:

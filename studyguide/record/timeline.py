@@ -72,6 +72,16 @@ class Event:
         """Duration."""
         return self.end - self.start
 
+    @property
+    def who(self) -> tuple[str, str]:
+        """Process and lane."""
+        return self.process, self.lane
+
+    @property
+    def what(self) -> tuple[str, int]:
+        """Image and tile."""
+        return self.image, self.tile
+
     def to_json(self) -> str:
         """One line of JSON."""
         return ENCODE({name: getattr(self, name) for name in FIELDS})
@@ -229,20 +239,21 @@ class Timeline:
 
     def lanes(self) -> list[tuple[str, str]]:
         """(process, lane) of every thread, in order of first appearance, grouped by process."""
-        seen = dict.fromkeys((event.process, event.lane) for event in self.events)
+        seen = dict.fromkeys(event.who for event in self.events)
         order: dict[str, int] = {}
         for process, _ in seen:
             order.setdefault(process, len(order))
         return sorted(seen, key=lambda lane: order[lane[0]])
 
+    def delivered(self) -> dict[tuple[str, int], float]:
+        """Each tile that a worker was handed -> the end of its first delivery."""
+        waits = [event for event in self.of("wait") if event.tile >= 0]
+        return {event.what: event.end for event in reversed(waits)}
+
     def queue_depth(self) -> list[tuple[float, int]]:
         """(time, tiles enqueued and not yet delivered for the first time) after each change."""
-        first: dict[tuple[str, int], float] = {}
-        for event in self.of("wait"):
-            if event.tile >= 0:
-                first.setdefault((event.image, event.tile), event.end)
         changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
-        changes += [(moment, -1) for moment in first.values()]
+        changes += [(moment, -1) for moment in self.delivered().values()]
         depth, curve = 0, []
         for moment, step in sorted(changes):
             depth += step

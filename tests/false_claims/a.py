@@ -7,7 +7,7 @@ import numpy as np
 from support import lane_events
 
 from studyguide import gaussian_blur
-from studyguide.record.measures import Versus, covered, spans
+from studyguide_course.measures import Versus, covered, spans
 
 DOT = np.zeros((9, 9), np.uint8)
 DOT[4, 4] = 255

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from support import lane_events
 
-from studyguide.record.measures import overlap_s, peak, spans
 from studyguide_course.lesson import Spent
+from studyguide_course.measures import overlap_s, peak, spans
 
 IMAGE = np.zeros((540, 540), np.uint8)
 WRONG = IMAGE.astype(int)

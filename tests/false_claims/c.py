@@ -5,9 +5,9 @@ from typing import Any
 
 from support import lane_events
 
-from studyguide.record.measures import Little, in_memory, lower_bound, overlap_s, peak, spans
 from studyguide.record.timeline import Timeline
 from studyguide_course.lesson import Spent
+from studyguide_course.measures import Little, in_memory, lower_bound, overlap_s, peak, spans
 
 STEPS = {"overlap_s": overlap_s, "peak": peak, "spans": spans}
 ONE_LANE = ("load main 0 1 a", "blur w 1 2 a 0", "save main 2 3 a")

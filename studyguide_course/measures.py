@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from studyguide.record.comparison import start_s as start_s
 from studyguide.record.timeline import SPANS, Event, Timeline, critical_path
 
 Span = tuple[float, float]  # start and end, in seconds
@@ -225,17 +226,6 @@ def idle_s(timeline: Timeline) -> float:
     return timeline.seconds - covered(spans(timeline, "blur"))
 
 
-def start_s(timeline: Timeline) -> float:
-    """Wall seconds from the start of the run until its last first process start is over; 0 without.
-
-    A process that is started again during the run does not count.
-    """
-    first: dict[str, float] = {}
-    for event in timeline.of("start"):
-        first.setdefault(event.process, event.end)
-    return max(first.values(), default=timeline.start) - timeline.start
-
-
 def starts_s(timeline: Timeline, role: str = "") -> list[float]:
     """Wall seconds of each process start, from its first line of Python until it can work.
 
@@ -406,24 +396,6 @@ def retries(timeline: Timeline, backoff_s: float) -> list[Retry]:
         delay_s = float(event.detail.get("delay_s", 0.0))
         found.append(Retry(event.tile, event.attempt, planned_s, delay_s, waited_s))
     return found
-
-
-def recovery_s(timeline: Timeline) -> float:
-    """Wall seconds from the first death until every tile that dead threads held was done again.
-
-    Infinite if one never was; 0 where no thread that held a tile died.
-    """
-    held: dict[tuple[str, int], float] = {}
-    for death in timeline.of("death"):
-        if death.tile >= 0:
-            held.setdefault((death.image, death.tile), death.end)
-    done: dict[tuple[str, int], float] = {}
-    for event in timeline.of("transfer"):
-        tile = (event.image, event.tile)
-        if tile in held and event.end > held[tile]:
-            done.setdefault(tile, event.end)
-    ends = (done.get(tile, float("inf")) for tile in held)
-    return max(ends, default=0.0) - min(held.values(), default=0.0)
 
 
 # --- figures of a tile ---------------------------------------------------------------------------
