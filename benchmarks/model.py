@@ -21,8 +21,9 @@ from studyguide.approaches import queued
 from studyguide.blur import warm_up
 from studyguide.record.report import RunReport
 from studyguide.runs import run
+from studyguide_course.costs import Costs, image_shapes
 from studyguide_course.scale import ServerProbe
-from studyguide_course.simulate import Costs, Scenario, image_shapes, simulate
+from studyguide_course.simulate import Scenario, simulate
 
 Point = tuple[str, int, int]  # approach, workers, tile size
 KINDS = ("a", "bc", "d", "e", "fg")  # approaches that share their code, and so their costs

@@ -16,7 +16,8 @@ from studyguide.cluster import LocalCluster
 from studyguide.machinery.link import Link
 from studyguide.record.charts import FAINT, GREY, HALO, STYLE, Chart
 from studyguide.record.scene import LOOKS
-from studyguide_course.simulate import PER_IMAGE, Costs, amdahl, bound, demands, gustafson, rate
+from studyguide_course.costs import Costs
+from studyguide_course.laws import PER_IMAGE, amdahl, bound, demands, gustafson, rate
 
 HEIGHT, TOP, TALL = 4.3, 0.85, 2.9  # inches: of a chart, above its axes, of the axes
 CENTRED: Any = {"ha": "center", "path_effects": HALO}

@@ -8,8 +8,8 @@ from support import SMALL, TILES, make_images
 
 from studyguide.record.charts import Chart
 from studyguide.runs import run
+from studyguide_course.costs import Costs
 from studyguide_course.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps
-from studyguide_course.simulate import Costs
 
 COSTS = Costs(
     load=(0.0, 1e-9),

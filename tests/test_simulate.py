@@ -1,4 +1,4 @@
-"""The model keeps the books of a run: tiles, losses, redeliveries, and time that adds up."""
+"""The model keeps account of a run: its tiles, its images, and time that adds up."""
 
 import math
 from dataclasses import replace
@@ -11,22 +11,9 @@ from hypothesis import strategies as st
 from studyguide.record.report import RunReport
 from studyguide.record.timeline import Event, Timeline
 from studyguide.settings import Settings, describe
-from studyguide_course.simulate import (
-    Costs,
-    Host,
-    Machine,
-    Scenario,
-    Steps,
-    amdahl,
-    bottleneck,
-    bound,
-    demands,
-    gustafson,
-    line,
-    rate,
-    seconds,
-    simulate,
-)
+from studyguide_course.costs import Costs, line, seconds
+from studyguide_course.laws import amdahl, bottleneck, bound, demands, gustafson, rate
+from studyguide_course.simulate import Host, Machine, Scenario, Steps, simulate
 
 SHAPES = [(512, 512, 4), (300, 200, 4)]
 COSTS = Costs(
@@ -48,9 +35,8 @@ TILES = 4 + 2
 
 @pytest.mark.parametrize("approach", "abcdefg")
 def test_every_approach_puts_every_tile_in_its_place_and_saves_every_image(approach: str) -> None:
-    outcome = simulate(Scenario(approach, SHAPES), COSTS)
-    assert (outcome.tiles, outcome.images) == (TILES, len(SHAPES))
-    assert (outcome.lost, outcome.redelivered, outcome.retried) == (0, 0, 0)
+    run = simulate(Scenario(approach, SHAPES), COSTS)
+    assert (run.tiles, run.images) == (TILES, len(SHAPES))
 
 
 def test_a_takes_the_sum_of_its_steps() -> None:
@@ -63,32 +49,6 @@ def test_a_takes_the_sum_of_its_steps() -> None:
 def test_d_takes_the_time_of_a_and_the_start_of_one_process() -> None:
     a, d = (simulate(Scenario(letter, SHAPES), COSTS).wall_s for letter in "ad")
     assert d - a == pytest.approx(COSTS.boot + COSTS.start + COSTS.warm_up)
-
-
-def test_e_loses_the_tile_of_a_killed_worker_and_does_not_save_its_image() -> None:
-    outcome = simulate(Scenario("e", SHAPES, deaths=1), COSTS)
-    assert (outcome.lost, outcome.tiles, outcome.images) == (1, TILES - 1, len(SHAPES) - 1)
-
-
-@pytest.mark.parametrize("approach", "fg")
-@pytest.mark.parametrize("deaths", [1, 3])
-def test_f_and_g_redeliver_what_killed_workers_held_and_lose_nothing(
-    approach: str, deaths: int
-) -> None:
-    outcome = simulate(Scenario(approach, SHAPES, deaths=deaths), COSTS)
-    assert (outcome.lost, outcome.tiles, outcome.images) == (0, TILES, len(SHAPES))
-    assert outcome.redelivered >= deaths
-
-
-def test_a_tile_of_a_killed_worker_comes_back_after_a_visibility_timeout_and_not_before() -> None:
-    calm = simulate(Scenario("f", SHAPES, visibility_s=30), COSTS).wall_s
-    killed = simulate(Scenario("f", SHAPES, deaths=1, visibility_s=30), COSTS).wall_s
-    assert killed > 30 > calm
-
-
-def test_a_flaky_tile_is_tried_again_and_counts_once() -> None:
-    outcome = simulate(Scenario("f", SHAPES, flaky=1.0), COSTS)
-    assert (outcome.retried, outcome.tiles) == (TILES, TILES)
 
 
 def test_the_same_seed_ends_the_same_and_another_differs() -> None:
