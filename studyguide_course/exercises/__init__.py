@@ -1,8 +1,9 @@
 """The exercises of the lessons: `check("a1", answer)` says whether it is right, or gives a hint.
 
 A module per lesson, named by its letter. A checker tries an answer on cases, against the library or
-an independent computation, and returns None if all agree, or else a hint. A hint names the mistake
-that was recognised, so that it helps without giving the solution away.
+an independent computation, and yields hints: the first one counts, and without any the answer is
+right. A hint names the mistake that was recognised, so that it helps without giving the solution
+away.
 """
 
 import dis
@@ -19,7 +20,9 @@ import numpy as np
 from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
 
-Checker = Callable[[Any], str | None]
+Answer = Callable[..., Any]
+Hints = Iterator[str | None]
+Checker = Callable[[Any], Hints]
 DATA = (bool, int, float, str, list, tuple, dict, np.ndarray)  # of a case: copied, and shown
 
 
@@ -27,7 +30,7 @@ class Exercise(NamedTuple):
     """What is asked, and who judges the answer."""
 
     title: str
-    hint: Checker
+    checker: Checker
 
 
 EXERCISES: dict[str, Exercise] = {}  # of the lessons imported so far
@@ -68,7 +71,7 @@ def _verdict(asked: Exercise, answer: object) -> str:
     if is_blank(answer):
         return f"not yet: {_unanswered(answer)}not answered yet"
     try:
-        hint = asked.hint(_guarded(answer))
+        hint = next(filter(None, asked.checker(_guarded(answer))), None)
     except Exception as error:
         case = "".join(getattr(error, "__notes__", [])[:1])
         return f"not yet: your answer fails {case}with {type(error).__name__}: {error}"
@@ -123,32 +126,37 @@ def _guarded(answer: Any) -> Any:
     return guarded
 
 
-def judge(
-    answer: Callable[..., Any],
+def compare(
+    key: str,
+    title: str,
     cases: Sequence[tuple[Any, ...]],
-    right: Callable[..., Any],
-    usual: Mapping[str, Callable[..., Any]],
-) -> str | None:
-    """Compare an answer with the right one on cases: None, or a hint.
+    right: Answer,
+    usual: Mapping[str, Answer],
+) -> None:
+    """Register an exercise whose answer is compared with the right one on cases.
 
     Parameters
     ----------
-    answer, right : callable
     cases : sequence of tuple
         The arguments of each call.
+    right : callable
     usual : mapping of str to callable
         Usual wrong answers, by their hint: the first that agrees with the answer in every case.
     """
-    given = [answer(*case) for case in cases]
-    if _agree(given, wanted := [right(*case) for case in cases]):
-        return None
-    for hint, wrong in usual.items():
-        if _agree(given, [wrong(*case) for case in cases]):
-            return hint
-    pairs = zip(cases, given, wanted, strict=True)
-    case, got, want = next(each for each in pairs if not _agree([each[1]], [each[2]]))
-    asked = ", ".join(map(_short, case))
-    return f"for ({asked}) the answer is {_short(want)}, and yours is {_short(got)}"
+
+    def hints(answer: Answer) -> Hints:
+        given = [answer(*case) for case in cases]
+        if _agree(given, wanted := [right(*case) for case in cases]):
+            return
+        for hint, wrong in usual.items():
+            if _agree(given, [wrong(*case) for case in cases]):
+                yield hint
+        pairs = zip(cases, given, wanted, strict=True)
+        case, got, want = next(each for each in pairs if not _agree([each[1]], [each[2]]))
+        asked = ", ".join(map(_short, case))
+        yield f"for ({asked}) the answer is {_short(want)}, and yours is {_short(got)}"
+
+    exercise(key, title)(hints)
 
 
 def _agree(given: Sequence[Any], wanted: Sequence[Any]) -> bool:

@@ -6,54 +6,59 @@ from typing import NamedTuple
 import numpy as np
 
 from studyguide.tiles import Pixels, Tile, grid
-from studyguide_course.exercises import exercise, judge
+from studyguide_course.exercises import Hints, compare, exercise
 from studyguide_course.exercises.interleave import Stuck, interleavings, run
 
-Window = Callable[[Pixels, Tile, int], Pixels]
+RANDOM = np.random.default_rng(1)
+IMAGES = [RANDOM.integers(0, 256, (14, 11, *rest), np.uint8) for rest in ((), (3,))]
 
 
-@exercise("b1", "the halo window")
-def halo_window(answer: Window) -> str | None:
-    """Compare with numpy's padding of the whole image, at edges and inside, grey and in colour."""
-    random = np.random.default_rng(1)
-    grey = random.integers(0, 256, (14, 11), dtype=np.uint8)
-    colour = random.integers(0, 256, (14, 11, 3), dtype=np.uint8)
-    cases = [(image, tile, 3) for image in (grey, colour) for tile in grid(14, 11, 5)]
-    return judge(answer, cases, _padded_by("edge"), USUAL_WINDOWS)
+def _padded_by(mode: str) -> Callable[[Pixels, Tile, int], Pixels]:
+    """Cut windows from the whole image, which numpy pads."""
 
-
-def _padded_by(mode: str) -> Window:
     def window(image: Pixels, tile: Tile, radius: int) -> Pixels:
-        around = [(radius, radius)] * 2 + [(0, 0)] * (image.ndim - 2)
-        return _cut(np.pad(image, around, mode=mode), tile, 2 * radius)  # type: ignore[call-overload]
+        return _cut(_padded(image, radius, mode), tile, 2 * radius)
 
     return window
+
+
+def _padded(image: Pixels, radius: int, mode: str) -> Pixels:
+    around = [(radius, radius)] * 2 + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, around, mode=mode)  # type: ignore[call-overload, no-any-return]
 
 
 def _cut(image: Pixels, tile: Tile, more: int) -> Pixels:
     return image[tile.y0 : tile.y1 + more, tile.x0 : tile.x1 + more]
 
 
-USUAL_WINDOWS: dict[str, Window] = {
-    "this is the core alone; the halo is missing": lambda image, tile, r: image[tile.core],
-    "at the top and left a slice begins below 0, and numpy counts that from the other end": (
-        lambda image, t, r: image[t.y0 - r : t.y1 + r, t.x0 - r : t.x1 + r]
-    ),
-    "at the image's edges the window is too small: repeat the nearest pixel": (
-        lambda image, t, r: image[max(t.y0 - r, 0) : t.y1 + r, max(t.x0 - r, 0) : t.x1 + r]
-    ),
-    "your halo repeats the tile's own edge; it must hold the neighbours' pixels": (
-        lambda image, t, r: _padded_by("edge")(image[t.core], Tile(0, 0, t.height, 0, t.width), r)
-    ),
-    "beyond the image's edge you have 0, which darkens the edges": _padded_by("constant"),
-    "beyond the image's edge you mirror it; repeat the nearest pixel": _padded_by("reflect"),
-    "the halo is missing at the bottom and on the right": (
-        lambda image, tile, r: _padded_by("edge")(image, tile, r)[:-r, :-r]
-    ),
-    "right for grey; in colour there is a third axis, and it needs no halo": (
-        lambda image, tile, r: _cut(np.pad(image, r, mode="edge"), tile, 2 * r)
-    ),
-}
+compare(
+    "b1",
+    "the halo window",
+    cases=[(image, tile, 3) for image in IMAGES for tile in grid(14, 11, 5)],
+    right=_padded_by("edge"),
+    usual={
+        "this is the core alone; the halo is missing": lambda image, tile, r: image[tile.core],
+        "at the top and left a slice begins below 0, and numpy counts that from the other end": (
+            lambda image, t, r: image[t.y0 - r : t.y1 + r, t.x0 - r : t.x1 + r]
+        ),
+        "at the image's edges the window is too small: repeat the nearest pixel": (
+            lambda image, t, r: image[max(t.y0 - r, 0) : t.y1 + r, max(t.x0 - r, 0) : t.x1 + r]
+        ),
+        "your halo repeats the tile's own edge; it must hold the neighbours' pixels": (
+            lambda image, t, r: _padded_by("edge")(
+                image[t.core], Tile(0, 0, t.height, 0, t.width), r
+            )
+        ),
+        "beyond the image's edge you have 0, which darkens the edges": _padded_by("constant"),
+        "beyond the image's edge you mirror it; repeat the nearest pixel": _padded_by("reflect"),
+        "the halo is missing at the bottom and on the right": (
+            lambda image, tile, r: _padded_by("edge")(image, tile, r)[:-r, :-r]
+        ),
+        "right for grey; in colour there is a third axis, and it needs no halo": (
+            lambda image, tile, r: _cut(np.pad(image, r, mode="edge"), tile, 2 * r)
+        ),
+    },
+)
 
 
 class Order(NamedTuple):
@@ -68,13 +73,13 @@ class Order(NamedTuple):
 
 
 @exercise("b2", "tile size and workers")
-def cutting(answer: tuple[int, int]) -> str | None:
+def cutting(answer: tuple[int, int]) -> Hints:
     """Judge by the windows and tiles that one photo is cut into."""
     order, (tile_size, workers) = Order(), answer
     if workers < order.cores:
-        return f"{order.cores - workers} of {order.cores} cores would have nothing to blur"
+        yield f"{order.cores - workers} of {order.cores} cores would have nothing to blur"
     if workers > order.cores:
-        return (
+        yield (
             f"{workers - order.cores} of your workers have no core: they take turns with the "
             "others, and each holds a window in memory"
         )
@@ -83,10 +88,9 @@ def cutting(answer: tuple[int, int]) -> str | None:
     travel = sum((tile.height + margin) * (tile.width + margin) for tile in tiles)
     extra = travel / (order.height * order.width) - 1
     if extra > order.most_halo:
-        return f"the halo adds {extra:.0%} to the pixels that travel: the tiles are too small"
+        yield f"the halo adds {extra:.0%} to the pixels that travel: the tiles are too small"
     if len(tiles) / workers < order.fewest_tiles_per_worker:
-        return f"{len(tiles)} tiles are {len(tiles) / workers:.1f} per worker: they are too large"
-    return None
+        yield f"{len(tiles)} tiles are {len(tiles) / workers:.1f} per worker: they are too large"
 
 
 class CarelessAssembler:
@@ -108,24 +112,22 @@ class CarelessAssembler:
 
 
 @exercise("b3", "the race in the assembler")
-def race(answer: type[CarelessAssembler]) -> str | None:
+def race(answer: type[CarelessAssembler]) -> Hints:
     """Have two threads add tiles, one of them paused at each of its steps in turn."""
     alone, halves = answer(2), (lambda it: it.add(0), lambda it: it.add(1))
     try:
         run(lambda: list(map(alone.add, (0, 0, 1, 1))), lambda: None, -1)
         if alone.saved != 1:
-            return (
-                f"one thread alone adds two tiles, each twice: saved {alone.saved} times, not once"
-            )
+            said = f"saved {alone.saved} times, not once"
+            yield f"one thread alone adds two tiles, each twice: {said}"
         for it, line in interleavings(lambda: answer(2), *halves):
             if it.saved != 1:
-                return _unlucky(answer, line, f"of two tiles, and saved {it.saved} times")
+                yield _unlucky(answer, line, f"of two tiles, and saved {it.saved} times")
         for it, line in interleavings(lambda: answer(2), halves[0], halves[0]):
             if it.saved or it.missing != 1:
-                return _unlucky(answer, line, "of two, one tile came to both and was counted twice")
+                yield _unlucky(answer, line, "of two, one tile came to both and was counted twice")
     except Stuck:
-        return "it hangs: a lock that is taken must be given back on every way out, also by return"
-    return None
+        yield "it hangs: a lock that is taken must be given back on every way out, also by return"
 
 
 def _unlucky(answer: type[CarelessAssembler], line: str, what: str) -> str:

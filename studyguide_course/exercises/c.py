@@ -1,18 +1,11 @@
 """Exercises of lesson c: a bound on memory, a pipeline that hangs, and the critical path."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, pairwise
 
-from studyguide_course.exercises import exercise, judge
+from studyguide_course.exercises import Answer, Hints, compare, exercise
 
 Waits = Mapping[str, Sequence[str]]
-
-
-@exercise("c1", "room in a bounded queue")
-def queue_size(answer: Callable[[int, int, int, int, int], int]) -> str | None:
-    """Compare with the largest queue that keeps the limit, found by trying."""
-    cases = [(2_000_000, 256, 10, 1, 4), (100_000_000, 256, 10, 3, 10), (7_182_400, 128, 3, 4, 2)]
-    return judge(answer, cases, _largest_queue, USUAL_QUEUES)
 
 
 def _largest_queue(limit: int, tile_size: int, radius: int, channels: int, workers: int) -> int:
@@ -24,54 +17,32 @@ def _room(limit: int, side: int, channels: int, elsewhere: int) -> int:
     return limit // (side**2 * channels) - elsewhere
 
 
-USUAL_QUEUES: dict[str, Callable[[int, int, int, int, int], int]] = {
-    "a tile travels with its halo": lambda m, t, r, c, w: _room(m, t, c, w + 1),
-    "the halo is on both sides of a tile": lambda m, t, r, c, w: _room(m, t + r, c, w + 1),
-    "tiles in the hands of workers and coordinator take memory too": (
-        lambda m, t, r, c, w: _room(m, t + 2 * r, c, 0)
-    ),
-    "the coordinator has a tile in its hand, while it waits for room": (
-        lambda m, t, r, c, w: _room(m, t + 2 * r, c, w)
-    ),
-    "a pixel has a byte for each of its channels": lambda m, t, r, c, w: _room(
-        m, t + 2 * r, 1, w + 1
-    ),
-    "rounded up, the last tile breaks the limit": lambda m, t, r, c, w: (
-        -_room(-m, t + 2 * r, c, -w - 1)
-    ),
-}
-
-
-@exercise("c2", "when the leaky pipeline hangs")
-def hangs(answer: Callable[[Sequence[bool], int], bool]) -> str | None:
-    """Compare with the loader, played file by file, for all folders of up to seven files."""
-    folders = [[bit == "1" for bit in f"{n:b}"[1:]] for n in range(2, 256)]
-    cases = [(good, places) for good in folders for places in (1, 2, 3)]
-
-    def bad(good: Sequence[bool]) -> int:
-        return len(good) - sum(good)
-
-    usual: dict[str, Callable[[Sequence[bool], int], bool]] = {
-        "if the last file is the one that loses the last place, nobody is left to wait": (
-            lambda good, places: bad(good) >= places
+compare(
+    "c1",
+    "room in a bounded queue",
+    cases=[(2_000_000, 256, 10, 1, 4), (100_000_000, 256, 10, 3, 10), (7_182_400, 128, 3, 4, 2)],
+    right=_largest_queue,
+    usual={
+        "a tile travels with its halo": lambda m, t, r, c, w: _room(m, t, c, w + 1),
+        "the halo is on both sides of a tile": lambda m, t, r, c, w: _room(m, t + r, c, w + 1),
+        "tiles in the hands of workers and coordinator take memory too": (
+            lambda m, t, r, c, w: _room(m, t + 2 * r, c, 0)
         ),
-        "it hangs as soon as a file finds no place: that file may be a good one": (
-            lambda good, places: bad(good) > places
+        "the coordinator has a tile in its hand, while it waits for room": (
+            lambda m, t, r, c, w: _room(m, t + 2 * r, c, w)
         ),
-        "good images give their place back, however many there are": (
-            lambda good, places: len(good) > places
+        "a pixel has a byte for each of its channels": lambda m, t, r, c, w: _room(
+            m, t + 2 * r, 1, w + 1
         ),
-        "each bad file costs one place only; it goes on while there are others": (
-            lambda good, places: bad(good) > 0
+        "rounded up, the last tile breaks the limit": lambda m, t, r, c, w: (
+            -_room(-m, t + 2 * r, c, -w - 1)
         ),
-        "a lost place does not come back: bad files need not follow each other": (
-            lambda good, places: "0" * places in "".join(map(str, map(int, good[:-1])))
-        ),
-    }
-    return judge(answer, cases, _plays_to_a_halt, usual)
+    },
+)
 
 
-def _plays_to_a_halt(good: Sequence[bool], places: int) -> bool:
+def _stops(good: Sequence[bool], places: int) -> bool:
+    """Whether the loader comes to a halt, file by file."""
     for loads in good:
         if places == 0:
             return True
@@ -80,11 +51,37 @@ def _plays_to_a_halt(good: Sequence[bool], places: int) -> bool:
     return False
 
 
+FOLDERS = [[bit == "1" for bit in f"{n:b}"[1:]] for n in range(2, 256)]  # all of up to seven files
+compare(
+    "c2",
+    "when the leaky pipeline hangs",
+    cases=[(good, places) for good in FOLDERS for places in (1, 2, 3)],
+    right=_stops,
+    usual={
+        "if the last file is the one that loses the last place, nobody is left to wait": (
+            lambda good, places: good.count(False) >= places
+        ),
+        "it hangs as soon as a file finds no place: that file may be a good one": (
+            lambda good, places: good.count(False) > places
+        ),
+        "good images give their place back, however many there are": (
+            lambda good, places: len(good) > places
+        ),
+        "each bad file costs one place only; it goes on while there are others": (
+            lambda good, places: good.count(False) > 0
+        ),
+        "a lost place does not come back: bad files need not follow each other": (
+            lambda good, places: "0" * places in "".join(map(str, map(int, good[:-1])))
+        ),
+    },
+)
+
+
 @exercise("c3", "the critical path")
-def critical_path(answer: Callable[[Mapping[str, float], Waits], Sequence[str]]) -> str | None:
-    """Compare with the longest of all chains, each of which is tried."""
-    hints = (_path_hint(answer(seconds, after), seconds, after) for seconds, after in PLANS)
-    return next(filter(None, hints), None)
+def critical_path(answer: Answer) -> Hints:
+    """`answer(seconds, after)` -> the longest of all chains, each of which is tried."""
+    for seconds, after in PLANS:
+        yield _path_hint(answer(seconds, after), seconds, after)
 
 
 # Steps with their seconds, and for each the steps that it waits for.

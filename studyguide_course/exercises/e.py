@@ -1,37 +1,33 @@
 """Exercises of lesson e: what a kill costs, lost or slow, and a list that acknowledges."""
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import redis
 
-from studyguide_course.exercises import exercise
+from studyguide_course.exercises import Answer, Hints, exercise
 from studyguide_course.exercises.scratch import REQUESTS, Killed, connected, dies_at, scratch_server
-
-Answer = Callable[..., Any]
 
 
 @exercise("e1", "what a few kills cost")
-def expected_loss(answer: Answer) -> str | None:
+def expected_loss(answer: Answer) -> Hints:
     """`answer(kills, busy, in_hand)` -> (tiles lost on average, chance that none is lost)."""
     tiles, chance = answer(3, 0.5, 1)
     if tiles == 3:
-        return "a worker that waits has no tile to lose: for what share of its time has it one?"
+        yield "a worker that waits has no tile to lose: for what share of its time has it one?"
     if tiles != 1.5:
-        return f"3 kills, 1 tile in hand half of the time: that is not {tiles:g} tiles on average"
+        yield f"3 kills, 1 tile in hand half of the time: that is not {tiles:g} tiles on average"
     if chance < 0:
-        return f"a chance is never {chance:g}: the chances of several kills are multiplied"
+        yield f"a chance is never {chance:g}: the chances of several kills are multiplied"
     if abs(chance - 0.875) < 1e-9:
-        return "0.875 is the chance that something is lost; asked is that nothing is"
+        yield "0.875 is the chance that something is lost; asked is that nothing is"
     if abs(chance - 0.125) > 1e-9:
-        return f"each of the 3 workers must have had empty hands: the chance is not {chance:g}"
+        yield f"each of the 3 workers must have had empty hands: the chance is not {chance:g}"
     tiles, chance = answer(2, 0.25, 4)
     if tiles != 2:
-        return "a worker that fetched 4 tiles ahead takes all 4 along"
+        yield "a worker that fetched 4 tiles ahead takes all 4 along"
     if abs(chance - 0.75**2) > 1e-9:
-        return "whether hands are empty does not depend on how much they hold when they are full"
-    return None
+        yield "whether hands are empty does not depend on how much they hold when they are full"
 
 
 STEADY = (0.05,) * 99
@@ -48,7 +44,7 @@ SITUATIONS = (  # seconds of silence, pauses so far, messages that wait, give up
 
 
 @exercise("e2", "lost, or only slow?")
-def lost_or_slow(answer: Answer) -> str | None:
+def lost_or_slow(answer: Answer) -> Hints:
     """`answer(silence_s, pauses_s, waiting)` -> whether to give up."""
     for silence_s, pauses_s, waiting, expected, hint in SITUATIONS:
         try:
@@ -56,36 +52,33 @@ def lost_or_slow(answer: Answer) -> str | None:
         except (ValueError, IndexError, ZeroDivisionError):
             if pauses_s:
                 raise
-            return "before the first tile comes `pauses_s` is empty, and your answer fails on it"
+            yield "before the first tile comes `pauses_s` is empty, and your answer fails on it"
+            return
         if found not in (True, False):
-            return f"the answer is True or False, and not {found!r}"
+            yield f"the answer is True or False, and not {found!r}"
         if found != expected:
-            return hint
-    return None
+            yield hint
 
 
 TILES = ("tile 0", "tile 1", "tile 2")
 
 
 @exercise("e3", "a list that acknowledges")
-def acknowledging_list(answer: tuple[Answer, Answer]) -> str | None:
-    """`(work_one, recover)`: handle one tile; queue again what the dead had in hand."""
+def acknowledging_list(answer: tuple[Answer, Answer]) -> Hints:
+    """`(work_one, recover)`: handle one tile; queue again what the dead had in hand.
+
+    Tried are a worker that nobody kills, one killed in mid-blur, and one before each request.
+    """
     with scratch_server() as server:
         try:
-            return next(filter(None, _lives(server.url, *answer)), None)
+            yield from _undisturbed(server.url, *answer)
+            for number in (None, *range(REQUESTS)):
+                yield _killed(server.url, *answer, number)
         except redis.TimeoutError:
-            return "your worker waits for ever on an empty list: give that call a timeout"
+            yield "your worker waits for ever on an empty list: give that call a timeout"
 
 
-def _lives(url: str, work_one: Answer, recover: Answer) -> Iterator[str | None]:
-    """A worker that nobody kills, one killed in mid-blur, and one before each of its requests."""
-    yield _undisturbed(url, work_one, recover)
-    yield _killed(url, work_one, recover, None)
-    for number in range(REQUESTS):
-        yield _killed(url, work_one, recover, number)
-
-
-def _undisturbed(url: str, work_one: Answer, recover: Answer) -> str | None:
+def _undisturbed(url: str, work_one: Answer, recover: Answer) -> Hints:
     with connected(url) as client:
         _queue_tiles(client)
         visible: list[int] = []
@@ -96,17 +89,15 @@ def _undisturbed(url: str, work_one: Answer, recover: Answer) -> str | None:
 
         for _ in TILES:
             work_one(client, blur)
-        if hint := _on_an_empty_list(client, work_one, blur):
-            return hint
+        yield _on_an_empty_list(client, work_one, blur)
         if visible[0] == len(TILES):
-            return "the tile that you blur is still in `tasks`, so every other worker takes it too"
+            yield "the tile that you blur is still in `tasks`, so every other worker takes it too"
         found = sorted(client.lrange("results", 0, -1))
         if found != [f"{tile}, blurred" for tile in TILES]:
-            return f"nobody was killed, and of {len(TILES)} tiles came these results: {found}"
+            yield f"nobody was killed, and of {len(TILES)} tiles came these results: {found}"
         recover(client)
         if client.llen("tasks"):
-            return "`recover` queues a tile again that is done and handed in: cross it out then"
-    return None
+            yield "`recover` queues a tile again that is done and handed in: cross it out then"
 
 
 def _on_an_empty_list(client: Any, work_one: Answer, blur: Answer) -> str | None:

@@ -5,16 +5,15 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import redis
 
-from studyguide.machinery.redis_server import RedisServer
-from studyguide_course.exercises import exercise
+from studyguide_course.exercises import Answer, Hints, exercise
 from studyguide_course.exercises.scratch import (
     REQUESTS,
     Endless,
@@ -26,39 +25,35 @@ from studyguide_course.exercises.scratch import (
     scratch_server,
 )
 
-Answer = Callable[..., Any]
-
 
 @exercise("f1", "waits that double, with a little chance in them")
-def backoff(answer: Answer) -> str | None:
+def backoff(answer: Answer) -> Hints:
     """`answer(attempt, first_s, cap_s)` -> seconds to wait after this attempt, from 1."""
     draws = {n: [answer(n, 0.2, 60.0) for _ in range(400)] for n in (1, 2, 3, 30)}
     first, second, third = (statistics.mean(draws[n]) for n in (1, 2, 3))
     if len(set(draws[3])) == 1:
-        return "tiles that failed together come back together: draw each wait anew"
+        yield "tiles that failed together come back together: draw each wait anew"
     if max(draws[30]) > 60:
-        return "the wait after attempt 30 is longer than cap_s: take the smaller one last"
+        yield "the wait after attempt 30 is longer than cap_s: take the smaller one last"
     if first > 0.35:
-        return f"the first wait is {first:.1f} s on average, not 0.2 s: attempts count from 1"
+        yield f"the first wait is {first:.1f} s on average, not 0.2 s: attempts count from 1"
     if not 0.17 < first < 0.23:
-        return f"the first wait is {first:.2f} s on average; it should be first_s, 0.2 s"
+        yield f"the first wait is {first:.2f} s on average; it should be first_s, 0.2 s"
     if not 1.8 < second / first < 2.2 or not 3.6 < third / first < 4.4:
-        return f"the third wait is {third / first:.1f} times the first on average: double twice"
+        yield f"the third wait is {third / first:.1f} times the first on average: double twice"
     if max(draws[3]) - min(draws[3]) < 0.2:
-        return "the chance stays small while the waits grow: draw a share of the wait"
-    return None
+        yield "the chance stays small while the waits grow: draw a share of the wait"
 
 
 @exercise("f2", "a visibility timeout from measured times")
-def visibility(answer: Answer) -> str | None:
+def visibility(answer: Answer) -> Hints:
     """`answer(service_s)` -> (visibility timeout, interval of heartbeats), in seconds."""
     for median_s in (0.02, 0.5, 30.0):
         rng = np.random.default_rng(7)
         measured, later = (median_s * rng.lognormal(0, 1, size) for size in (4000, 100_000))
         visibility_s, beat_s = answer(measured.tolist())
         if hint := _visibility_hint(later, visibility_s, beat_s):
-            return f"tiles of {median_s:g} s in the median: {hint}"
-    return None
+            yield f"tiles of {median_s:g} s in the median: {hint}"
 
 
 def _visibility_hint(later: Any, visibility_s: float, beat_s: float) -> str | None:
@@ -78,32 +73,27 @@ def _visibility_hint(later: Any, visibility_s: float, beat_s: float) -> str | No
 
 
 @exercise("f3", "live and ready are two questions")
-def probes(answer: Answer) -> str | None:
+def probes(answer: Answer) -> Hints:
     """`answer(url, alive)` -> (live, ready); the heart touches the file `alive`."""
     with scratch_server() as server, tempfile.TemporaryDirectory() as folder:
         alive = Path(folder) / "alive"
         alive.touch()
-        return next(filter(None, _days(answer, server, alive)), None)
-
-
-def _days(answer: Answer, server: RedisServer, alive: Path) -> Iterator[str | None]:
-    """What may happen to a worker, and what is wrong with each answer to it."""
-    yield _asked("all is well", answer, server.url, alive, (True, True))
-    server.pause()
-    try:
-        hint = _asked("Redis hangs", answer, server.url, alive, (True, False))
-    finally:
-        server.resume()
-    yield hint
-    yield _asked("Redis is back", answer, server.url, alive, (True, True))
-    minute_ago = time.time() - 60
-    os.utime(alive, (minute_ago, minute_ago))
-    yield _asked("the heart stands still", answer, server.url, alive, (False, True))
-    if alive.stat().st_mtime > minute_ago + 30:
-        yield "your probe touches the file, so a worker that is stuck looks alive for ever"
-    alive.touch()
-    server.kill()
-    yield _asked("Redis is away", answer, server.url, alive, (True, False))
+        yield _asked("all is well", answer, server.url, alive, (True, True))
+        server.pause()
+        try:
+            hint = _asked("Redis hangs", answer, server.url, alive, (True, False))
+        finally:
+            server.resume()
+        yield hint
+        yield _asked("Redis is back", answer, server.url, alive, (True, True))
+        minute_ago = time.time() - 60
+        os.utime(alive, (minute_ago, minute_ago))
+        yield _asked("the heart stands still", answer, server.url, alive, (False, True))
+        if alive.stat().st_mtime > minute_ago + 30:
+            yield "your probe touches the file, so a worker that is stuck looks alive for ever"
+        alive.touch()
+        server.kill()
+        yield _asked("Redis is away", answer, server.url, alive, (True, False))
 
 
 def _asked(
@@ -133,31 +123,35 @@ def _asked(
 
 
 @exercise("f4", "a commit that counts once")
-def commit(answer: Answer) -> str | None:
-    """`answer(client, tile, digest)` -> whether this is the tile's first result."""
+def commit(answer: Answer) -> Hints:
+    """`answer(client, tile, digest)` -> whether this is the tile's first result.
+
+    Tried twice in a row, twice at once, and after a crash; of two tiles one is then left.
+    """
     with scratch_server() as server:
         try:
-            return next(filter(None, _commits(answer, server.url)), None)
+            with _two_tiles(server.url) as client:
+                said = [bool(answer(client, "7", digest)) for digest in ("ada's", "bob's")]
+                yield _tally(client, "committed twice in a row", said)
+            for number in range(REQUESTS):
+                yield _race(answer, server.url, number)
+                yield _crash(answer, server.url, number)
         except Endless:
-            return "who died still has your lock, and all others wait: let Redis do it in one go"
+            yield "who died still has your lock, and all others wait: let Redis do it in one go"
 
 
-def _commits(answer: Answer, url: str) -> Iterator[str | None]:
-    """Twice in a row, twice at once, and after a crash; of two tiles one is then left."""
+@contextmanager
+def _two_tiles(url: str) -> Iterator[redis.Redis]:
+    """A client of a server on which two tiles are left."""
     with connected(url, gives_up) as client:
+        client.flushall()
         client.set("left", 2)
-        said = [answer(client, "7", digest) for digest in ("ada's", "bob's")]
-        yield _tally(client, "committed twice in a row", [*map(bool, said)])
-    for number in range(REQUESTS):
-        yield _race(answer, url, number)
-        yield _crash(answer, url, number)
+        yield client
 
 
 def _race(answer: Answer, url: str, number: int) -> str | None:
     """Bob commits just before this request of Ada's."""
-    with connected(url, gives_up) as client:
-        client.flushall()
-        client.set("left", 2)
+    with _two_tiles(url) as client:
         said: list[bool] = []
         other = meanwhile(number, lambda: said.append(answer(client, "7", "bob's")))
         with connected(url, other) as slow:
@@ -174,9 +168,7 @@ def _race(answer: Answer, url: str, number: int) -> str | None:
 
 def _crash(answer: Answer, url: str, number: int) -> str | None:
     """Ada dies before this request; her tile is redelivered to Bob."""
-    with connected(url, gives_up) as client:
-        client.flushall()
-        client.set("left", 2)
+    with _two_tiles(url) as client:
         with connected(url, dies_at(number)) as doomed, suppress(Killed, redis.ConnectionError):
             answer(doomed, "7", "ada's")
         answer(client, "7", "bob's")

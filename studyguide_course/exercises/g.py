@@ -1,13 +1,10 @@
 """Exercises of lesson g: what came twice, threads under a limit, and a worker that drains."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
-from studyguide_course.exercises import exercise
-
-Answer = Callable[..., Any]
+from studyguide_course.exercises import Answer, Hints, exercise
 
 # Tile 0 goes its way; the first worker of tile 1 dies; tile 2 is slow and comes twice; tile 3 is
 # delivered three times, and two of its workers live. And there are two images.
@@ -22,34 +19,32 @@ EVENTS = [
 
 
 @exercise("g1", "what came twice")
-def ledger(answer: Answer) -> str | None:
+def ledger(answer: Answer) -> Hints:
     """`answer(events)` -> {"done": n, "redelivered": n, "duplicates": n}."""
     found = answer(list(EVENTS))
     done, redelivered, duplicates = (found[k] for k in ("done", "redelivered", "duplicates"))
     if done == 4:
-        return "4 done: tile 0 of one image is not tile 0 of another"
+        yield "4 done: tile 0 of one image is not tile 0 of another"
     if done == 7:
-        return "7 commits came, but a second one of the same tile is dropped: it is not done twice"
+        yield "7 commits came, but a second one of the same tile is dropped: it is not done twice"
     if done != 5:
-        return f"5 tiles have a result, and you count {done}"
+        yield f"5 tiles have a result, and you count {done}"
     if redelivered == 3:
-        return "3 tiles were redelivered, but one of them twice: count deliveries beyond the first"
+        yield "3 tiles were redelivered, but one of them twice: count deliveries beyond the first"
     if redelivered != 4:
-        return f"9 deliveries of 5 tiles, and you count {redelivered} beyond a tile's first"
+        yield f"9 deliveries of 5 tiles, and you count {redelivered} beyond a tile's first"
     if duplicates == redelivered:
-        return "not every redelivery ends in a duplicate: a worker that died commits nothing"
+        yield "not every redelivery ends in a duplicate: a worker that died commits nothing"
     if duplicates != 2:
-        return f"7 commits of 5 tiles, and you count {duplicates} beyond a tile's first"
-    return None
+        yield f"7 commits of 5 tiles, and you count {duplicates} beyond a tile's first"
 
 
 @exercise("g2", "threads under a memory limit")
-def shape(answer: Answer) -> str | None:
+def shape(answer: Answer) -> Hints:
     """`answer(cores, memory, process, thread)` -> (instances, threads in each)."""
     for cores, memory in product((1, 4, 6, 16), (300, 500, 900, 1500, 4000)):
         if hint := _shape_hint(answer, cores, memory, process=150, thread=30):
-            return f"{cores} cores and {memory} MiB: {hint}"
-    return None
+            yield f"{cores} cores and {memory} MiB: {hint}"
 
 
 def _shape_hint(answer: Answer, cores: int, memory: int, process: int, thread: int) -> str | None:
@@ -115,10 +110,10 @@ class FakeQueue:
 
 
 @exercise("g3", "a worker that drains")
-def drain(answer: Answer) -> str | None:
+def drain(answer: Answer) -> Hints:
     """`answer(queue, stop, blur)` works until `stop` is set, and leaves nothing in hand."""
-    # The tile in hand when SIGTERM comes: none, a first and a second one.
-    return next(filter(None, (_drain_hint(answer, told_at) for told_at in (None, 2, 3))), None)
+    for told_at in (None, 2, 3):  # the tile in hand when SIGTERM comes: none, a first, a second one
+        yield _drain_hint(answer, told_at)
 
 
 def _drain_hint(answer: Answer, told_at: int | None) -> str | None:

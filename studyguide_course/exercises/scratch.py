@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -66,40 +66,26 @@ def scratch_server() -> Iterator[RedisServer]:
 
 @contextmanager
 def connected(url: str, before: Before | None = None) -> Iterator[redis.Redis]:
-    """A client that gives strings; what its answer leaves behind is closed."""
-    counter, retry = _Counter(), Retry(NoBackoff(), 0)
-    options = {"decode_responses": True, "protocol": 2, "retry": retry, "socket_timeout": 2.0}
-    pool = redis.ConnectionPool.from_url(url, connection_class=_Watched, counter=counter, **options)
+    """A client that gives strings; what its answer leaves behind is closed.
+
+    A request is a command, or all of a MULTI up to its EXEC: it goes out as one.
+    """
+    numbers, watches = count(), False
+
+    class Watched(Connection):
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            if watches and before:
+                before(next(numbers))
+            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+    options: dict[str, Any] = {"decode_responses": True, "protocol": 2, "socket_timeout": 2.0}
+    options |= {"retry": Retry(NoBackoff(), 0), "connection_class": Watched}
+    pool = redis.ConnectionPool.from_url(url, **options)
     client = redis.Redis(connection_pool=pool)
     try:
         client.ping()  # what a connection says when it is made does not count
-        counter.before = before
+        watches = True
         yield client
     finally:
-        counter.before = None
+        watches = False
         pool.disconnect()
-
-
-@dataclass
-class _Counter:
-    """Counts requests: a command, or all of a MULTI up to its EXEC, goes out as one."""
-
-    before: Before | None = None
-    requests: int = 0
-
-    def __call__(self) -> None:
-        if self.before:
-            request, self.requests = self.requests, self.requests + 1
-            self.before(request)
-
-
-class _Watched(Connection):
-    """A connection that tells its counter before it sends."""
-
-    def __init__(self, counter: _Counter, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
-        self._counter = counter
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self._counter()
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
