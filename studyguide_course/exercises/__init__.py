@@ -9,7 +9,8 @@ away.
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
 
 Answer = Callable[..., Any]
-Hints = Iterator[str | None]
+Hints = Generator[str | None, None, None]
 Checker = Callable[[Any], Hints]
 DATA = (bool, int, float, str, list, tuple, dict, np.ndarray)  # of a case: copied, and shown
 
@@ -71,7 +72,8 @@ def _verdict(asked: Exercise, answer: object) -> str:
     if is_blank(answer):
         return f"not yet: {_unanswered(answer)}not answered yet"
     try:
-        hint = next(filter(None, asked.checker(_guarded(answer))), None)
+        with closing(asked.checker(_guarded(answer))) as hints:
+            hint = next(filter(None, hints), None)
     except Exception as error:
         case = "".join(getattr(error, "__notes__", [])[:1])
         return f"not yet: your answer fails {case}with {type(error).__name__}: {error}"
