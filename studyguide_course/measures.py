@@ -1,4 +1,4 @@
-"""Figures of a run, computed from its events: work, bounds, shares, overlaps and waits.
+"""Figures of a run, computed from its events: work, bounds, shares and overlaps.
 
 The lessons print these. Each function states its unit: CPU seconds are what cores spend and do not
 grow on a busy machine; wall seconds are what a clock shows and do. No function divides one by the
@@ -26,11 +26,8 @@ def cpu_s(event: Event) -> float:
 
 def stage_cpu_s(timeline: Timeline) -> dict[str, float]:
     """CPU seconds of each stage that occurs, summed over all threads; waits are left out."""
-    found: dict[str, float] = defaultdict(float)
-    for event in timeline.of(*SPANS):
-        if event.stage != "wait":
-            found[event.stage] += cpu_s(event)
-    return {stage: found[stage] for stage in SPANS if stage in found}
+    spent = {stage: [cpu_s(event) for event in timeline.of(stage)] for stage in SPANS}
+    return {stage: sum(each) for stage, each in spent.items() if each and stage != "wait"}
 
 
 def cpu_share(timeline: Timeline, stage: str) -> float:
@@ -155,7 +152,7 @@ def payoff(alone: Timeline, distributed: Timeline, cores: int) -> Payoff:
     """
     spent = stage_cpu_s(distributed)
     fixed_s = spent.pop("start", 0.0)
-    lanes = {(event.process, event.lane) for event in distributed.of("blur")}
+    lanes = {event.who for event in distributed.of("blur")}
     blur_s = spent.get("blur", 0.0) / max(1, min(cores, len(lanes)))
     shared_s = max(sum(spent.values()) / cores, blur_s)
     return Payoff(sum(stage_cpu_s(alone).values()), fixed_s / cores, shared_s)
@@ -203,9 +200,8 @@ def peak(times: Iterable[Span]) -> int:
 
 def tiles_in_flight(timeline: Timeline) -> int:
     """How many tiles at most were between the start of `enqueue` and the end of their blur."""
-    cut = {(e.image, e.tile): e.start for e in timeline.of("enqueue")}
-    blurs = (e for e in timeline.of("blur") if (e.image, e.tile) in cut)
-    return peak((cut[e.image, e.tile], e.end) for e in blurs)
+    cut = {e.what: e.start for e in timeline.of("enqueue")}
+    return peak((cut[e.what], e.end) for e in timeline.of("blur") if e.what in cut)
 
 
 def overlap_s(timeline: Timeline, one: str, other: str) -> float:
@@ -297,133 +293,33 @@ def added(totals: Sequence[float]) -> list[float]:
     return [total - before for before, total in pairwise([0.0, *totals])]
 
 
-# --- faults and recoveries -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What became of a tile that a killed worker held.
-
-    `heir` is the thread that took it over, `after_s` wall seconds after the death. Without an heir
-    nobody had to: its result had arrived before the kill (`placed`), or the tile was lost.
-    """
-
-    image: str
-    tile: int
-    owner: str
-    heir: str = ""
-    after_s: float = 0.0
-    placed: bool = False
-
-    def timeouts(self, visibility_s: float) -> float:
-        """`after_s` in visibility timeouts of so many seconds."""
-        return self.after_s / visibility_s
-
-
-def fates(timeline: Timeline) -> list[Fate]:
-    """Follow every tile that a killed process held, as far as its events or Redis knew.
-
-    Redis may know of tiles that no event named: a thread takes several where tiles are quick.
-    """
-    died: dict[str, float] = {}
-    for death in timeline.of("death"):
-        died.setdefault(death.process, death.start)
-    found: dict[tuple[str, int], Fate] = {}
-    for event in timeline.of("reclaim"):
-        owner = str(event.detail.get("from_worker", ""))
-        since = died.get(owner.split("/")[0], event.start)
-        heir = f"{event.process}/{event.lane}"
-        what = (event.image, event.tile)
-        found.setdefault(what, Fate(*what, owner, heir, max(0.0, event.start - since)))
-    placed = {(event.image, event.tile) for event in timeline.of("assemble")}
-    for death in timeline.of("death"):
-        what = (death.image, death.tile)
-        if death.tile >= 0 and what not in found:
-            owner = f"{death.process}/{death.lane}"
-            found[what] = Fate(*what, owner, placed=what in placed)
-    return list(found.values())
-
-
-def silence_s(timeline: Timeline) -> float:
-    """Wall seconds from the last tile in its place until the missing ones are given up as lost.
-
-    0 if none is lost.
-    """
-    given_up = [event.start for event in timeline.of("lost")]
-    arrived = [event.end for event in timeline.of("assemble")]
-    return min(given_up) - max(arrived, default=timeline.start) if given_up else 0.0
-
-
-def outage_s(timeline: Timeline, process: str = "redis") -> float:
-    """Wall seconds from the death of a process until the next result is handed on; 0 without."""
-    deaths = [event.start for event in timeline.of("death") if event.process == process]
-    handed_on = [event.end for event in timeline.of("transfer") if deaths and event.end > deaths[0]]
-    return min(handed_on) - deaths[0] if handed_on else 0.0
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A failed attempt at a tile, the delay that was drawn for it and the wait that came of it.
-
-    `planned_s` is the backoff before chance was added, `delay_s` after; `waited_s` is wall seconds
-    until the tile was delivered again. All are seconds.
-    """
-
-    tile: int
-    attempt: int
-    planned_s: float
-    delay_s: float
-    waited_s: float
-
-
-def retries(timeline: Timeline, backoff_s: float) -> list[Retry]:
-    """Follow every retry until its tile is delivered again.
-
-    Parameters
-    ----------
-    backoff_s : float
-        Seconds before the first retry; doubled for each further one.
-    """
-    found = []
-    for event in timeline.of("retry"):
-        again = [
-            wait.end
-            for wait in timeline.of("wait")
-            if (wait.image, wait.tile) == (event.image, event.tile) and wait.end > event.start
-        ]
-        planned_s = backoff_s * 2 ** (event.attempt - 1)
-        waited_s = min(again, default=timeline.end) - event.start
-        delay_s = float(event.detail.get("delay_s", 0.0))
-        found.append(Retry(event.tile, event.attempt, planned_s, delay_s, waited_s))
-    return found
-
-
 # --- figures of a tile ---------------------------------------------------------------------------
 
 
 def beside_blur_s(timeline: Timeline) -> float:
     """Median wall seconds from one result of a worker to its next, without the blur; 0 if none."""
-    blurs = {(e.process, e.image, e.tile): e.seconds for e in timeline.of("blur")}
+    blurs = {(e.process, *e.what): e.seconds for e in timeline.of("blur")}
     before: dict[tuple[str, str], float] = {}
     found = []
     for event in timeline.of("transfer"):
-        worker = (event.process, event.lane)
-        blur_s = blurs.get((event.process, event.image, event.tile))
-        if worker in before and blur_s is not None:
-            found.append(event.end - before[worker] - blur_s)
-        before[worker] = event.end
-    return statistics.median(found) if found else 0.0
+        blur_s = blurs.get((event.process, *event.what))
+        if event.who in before and blur_s is not None:
+            found.append(event.end - before[event.who] - blur_s)
+        before[event.who] = event.end
+    return _median(found)
 
 
 def tile_s(timeline: Timeline, stage: str) -> float:
     """Median wall seconds of a stage for one tile; 0 if there is none."""
-    times = [event.seconds for event in timeline.of(stage) if event.tile >= 0]
-    return statistics.median(times) if times else 0.0
+    return _median([event.seconds for event in timeline.of(stage) if event.tile >= 0])
 
 
 def tile_cpu_s(timeline: Timeline, stage: str) -> float:
     """Median CPU seconds of a stage for one tile; 0 if there is none."""
-    times = [cpu_s(event) for event in timeline.of(stage) if event.tile >= 0]
+    return _median([cpu_s(event) for event in timeline.of(stage) if event.tile >= 0])
+
+
+def _median(times: Sequence[float]) -> float:
     return statistics.median(times) if times else 0.0
 
 
@@ -456,12 +352,8 @@ def little(timeline: Timeline) -> Little:
 
     A tile that is taken before its `put` returns is never in the queue.
     """
-    puts: dict[tuple[str, int], float] = {}
-    taken: dict[tuple[str, int], float] = {}
-    for times, stage in ((puts, "enqueue"), (taken, "wait")):
-        for event in timeline.of(stage):
-            if event.tile >= 0:
-                times.setdefault((event.image, event.tile), event.end)
+    puts = {put.what: put.end for put in reversed(timeline.of("enqueue")) if put.tile >= 0}
+    taken = timeline.delivered()
     stays = [(min(put, taken[tile]), taken[tile]) for tile, put in puts.items() if tile in taken]
     changes = sorted(change for put, end in stays for change in ((put, 1), (end, -1)))
     open_s = changes[-1][0] - changes[0][0] if changes else 0.0

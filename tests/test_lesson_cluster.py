@@ -23,8 +23,9 @@ from studyguide.record.report import RunReport, newest_log, read_log
 from studyguide_course import cluster as lesson_cluster
 from studyguide_course.cluster import OnCluster
 from studyguide_course.lesson import Lesson, table
-from studyguide_course.measures import fates, starts_s
+from studyguide_course.measures import starts_s
 from studyguide_course.recording import Mask
+from studyguide_course.recovery import fates
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,28 +14,22 @@ from studyguide.record.report import RunReport
 from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
 from studyguide_course.measures import (
-    Fate,
     Payoff,
-    Retry,
     added,
     after_starts_s,
     beside_blur_s,
     cores_at_work,
     covered,
     cpu_share,
-    fates,
     gain_of_threads,
     idle_s,
     in_memory,
     little,
     lower_bound,
-    outage_s,
     overlap_s,
     path_s,
     payoff,
     peak,
-    retries,
-    silence_s,
     spans,
     stage_cpu_s,
     start_s,
@@ -48,6 +42,7 @@ from studyguide_course.measures import (
     versus,
     with_starts_of,
 )
+from studyguide_course.recovery import Fate, Retry, fates, outage_s, retries, silence_s
 
 
 def event(stage: str, start: float, end: float, image: str = "a", **fields: Any) -> Event:
