@@ -68,7 +68,7 @@ class Chart(Figure):
     def __init__(self, height: float, title: str, facts: str, name: str) -> None:
         super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
         self.alt, self.name = f"{title}; {facts}.", name
-        self.sources: list[str] = []  # names of the logs that it is drawn from
+        self.logs: list[str] = []  # names of the logs that it is drawn from
         self.text(0.2 / WIDTH, 1 - 0.16 / height, title, size=12.5, weight="bold", va="top")
         self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top", wrap=True)
 
@@ -80,8 +80,8 @@ class Chart(Figure):
         """The picture; its metadata has its alt text, our version and the names of its logs."""
         buffer, metadata = io.BytesIO(), {"Description": self.alt}
         metadata["Software"] = f"studyguide {__version__}"
-        if self.sources:
-            metadata["Source"] = " ".join(self.sources)
+        if self.logs:
+            metadata["Source"] = " ".join(self.logs)
         with style.context(STYLE):
             self.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
         return buffer.getvalue()
@@ -134,6 +134,7 @@ def timeline_figure(report: RunReport) -> Chart:
     title = f"{name_of(report)}: {work_done} in {report.wall_s:.2f} s"
     name = f"Timeline of approach {report.approach}: {work_done}"
     chart = Chart(height, title, _facts(scene), name)
+    chart.logs = [report.log] * bool(report.log)
     names = ["blurring", *_names(lanes_shown)]
     lanes = chart.place(names, TOP, tall)
     work = chart.place(names, TOP + tall + GAP, STRIP)

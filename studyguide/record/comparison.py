@@ -46,24 +46,19 @@ def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
     list of Path
         What was drawn; an approach without a log is left out, with a warning.
     """
-    found: dict[str, tuple[str, RunReport]] = {}  # stem -> name of its log, and what is in it
+    found: dict[str, RunReport] = {}
     for stem in (*stems, *(stem + KILLED for stem in stems)):
         try:
             path = newest_log(logs, stem)
         except UsageError as error:
             if not stem.endswith(KILLED):
                 logger.warning("No chart of %s: %s", stem, error)
-            continue
-        found[stem] = path.name, read_log(path)
-    charts: dict[str, Chart] = {}
-    for stem, (name, report) in found.items():
-        charts[stem] = timeline_figure(report)
-        charts[stem].sources = [name]
-    whole = [report for stem, (_, report) in found.items() if not stem.endswith(KILLED)]
-    if whole:
-        killed = [report for stem, (_, report) in found.items() if stem.endswith(KILLED)]
-        charts["comparison"] = chart = comparison_figure(whole, killed)
-        chart.sources = [name for name, _ in found.values()]
+        else:
+            found[stem] = read_log(path)
+    charts = {stem: timeline_figure(report) for stem, report in found.items()}
+    killed = [found[stem] for stem in found if stem.endswith(KILLED)]
+    if whole := [found[stem] for stem in found if not stem.endswith(KILLED)]:
+        charts["comparison"] = comparison_figure(whole, killed)
     for stem, chart in charts.items():
         with files.atomic(folder / f"{stem}.png") as file:
             file.write(chart.png())
@@ -94,6 +89,7 @@ def comparison_figure(reports: Sequence[RunReport], killed: Sequence[RunReport] 
     first, second = TOP + BAR * len(walls), HEADLINE + BAR * len(after) + AXIS
     height = first + AXIS + second * bool(after) + LEGEND_ROW
     chart = Chart(height, title, f"runs: {len(walls)}, {lost}", f"{title}: {len(walls)} runs")
+    chart.logs = [report.log for report in (*reports, *killed) if report.log]
     chart.alt = f"{title}; {_listed(walls)}."
     names = [row.name for row in (*walls, *after)]
     axes = chart.place(names, TOP, BAR * len(walls))
@@ -170,12 +166,10 @@ def recovery_s(timeline: Timeline) -> float:
 
     Infinite if one never was; 0 where no thread that held a tile died.
     """
-    deaths = [death for death in timeline.of("death") if death.tile >= 0]
-    held = {death.what: death.end for death in reversed(deaths)}
+    held = {death.what: death.end for death in reversed(timeline.tiles("death"))}
     done: dict[tuple[str, int], float] = {}
     for event in timeline.of("transfer"):
         if event.end > held.get(event.what, inf):
             done.setdefault(event.what, event.end)
-    return max((done.get(tile, inf) for tile in held), default=0.0) - min(
-        held.values(), default=0.0
-    )
+    recovered = max((done.get(tile, inf) for tile in held), default=0.0)
+    return recovered - min(held.values(), default=0.0)

@@ -3,8 +3,7 @@
 import json
 import os
 import platform
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -54,10 +53,9 @@ class Ledger:
         """Count the tiles in a run's events."""
         fates = _fates(timeline)
         ends = Counter(fates.values())
-        waits = Counter(_tiles(timeline.of("wait")))
         handed = {tile for tile, fate in fates.items() if fate in ("assemble", "dead")}
-        handed.update(waits, _tiles(timeline.of(*DELIVERED)))
-        redelivered = waits.total() - len(waits)
+        handed.update(event.what for event in timeline.tiles(*DELIVERED))
+        redelivered = len(timeline.tiles("wait")) - len(timeline.delivered())
         return cls(
             enqueued=len(fates),
             delivered=len(handed) + redelivered,
@@ -82,13 +80,9 @@ def _fates(timeline: Timeline) -> dict[tuple[str, int], str]:
             fates.update(((event.image, tile), "assemble") for tile in tiles)
         elif event.tile >= 0:
             tiles.add(event.tile)
-            known = fates.get((event.image, event.tile)) or "assemble" * (event.image in saved)
-            fates[event.image, event.tile] = event.stage if event.stage in FATES else known
+            known = fates.get(event.what) or "assemble" * (event.image in saved)
+            fates[event.what] = event.stage if event.stage in FATES else known
     return fates
-
-
-def _tiles(events: Iterable[Event]) -> list[tuple[str, int]]:
-    return [(event.image, event.tile) for event in events if event.tile >= 0]
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,9 @@ class RunReport:
     started: str = ""
     title: str = ""  # of the approach, for example "Tile parallel"
     notes: list[dict[str, str]] = field(default_factory=list)  # what was left out of which image
+    # Not in the JSON: the events, and the name of the log that they were read from, if any.
     timeline: Timeline = field(default_factory=lambda: Timeline([]), repr=False, compare=False)
+    log: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(
@@ -171,7 +167,7 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON wants it, without the timeline."""
-        names = [item.name for item in fields(self) if item.name != "timeline"]
+        names = [item.name for item in fields(self) if item.compare]
         return {name: getattr(self, name) for name in names}
 
 
@@ -234,12 +230,12 @@ def read_log(path: Path) -> RunReport:
         log = json.loads(path.read_text("utf-8"))
         if log["schema"] != SCHEMA:
             raise ValueError(f"it has schema {log['schema']}, not {SCHEMA}")
-        known = {item.name for item in fields(RunReport)}
+        known = {item.name for item in fields(RunReport) if item.compare}
         kept = {key: value for key, value in log["report"].items() if key in known}
-        kept.setdefault("title", path.name[1:].partition("_20")[0].replace("_", " ").strip())
-        report = RunReport(
-            **kept, timeline=Timeline(Event.from_dict(event) for event in log["events"])
-        )
+        stem = path.name.partition("_20")[0].removesuffix(KILLED)
+        kept.setdefault("title", stem[1:].replace("_", " ").strip())
+        kept["timeline"] = Timeline(Event.from_dict(event) for event in log["events"])
+        report = RunReport(**kept, log=path.name)
         # What a field of another type would break later, in a chart or a table, it breaks here.
         str([_head(report), _tail(report), comparison([report]), report.pixels()])
         return report
@@ -274,29 +270,24 @@ def _head(report: RunReport) -> list[str]:
 
 def _images(timeline: Timeline) -> list[str]:
     lines = ["", "image                     load s   blur s   save s   total s"]
-    sums: dict[str, dict[str, float]] = {}
-    first: dict[str, float] = {}
-    last: dict[str, float] = {}
-    for event in (event for event in timeline.events if event.image):
-        mine = sums.setdefault(event.image, {"load": 0.0, "blur": 0.0, "save": 0.0})
-        if event.stage in mine:
-            mine[event.stage] += event.seconds
-        first.setdefault(event.image, event.start)
-        last[event.image] = max(event.end, last.get(event.image, event.end))
-    for name, mine in sorted(sums.items()):
-        times = " ".join(f"{seconds:8.3f}" for seconds in mine.values())
-        lines.append(f"{name:24} {times} {last[name] - first[name]:9.3f}")
+    of_image: dict[str, list[Event]] = defaultdict(list)
+    for event in timeline.events:
+        of_image[event.image].append(event)
+    for image in sorted(of_image.keys() - {""}):
+        one = Timeline(of_image[image])
+        sums = (sum(event.seconds for event in one.of(stage)) for stage in ("load", "blur", "save"))
+        times = " ".join(f"{seconds:8.3f}" for seconds in sums)
+        lines.append(f"{image:24} {times} {one.seconds:9.3f}")
     return lines
 
 
 def _workers(timeline: Timeline) -> list[str]:
     lines = ["", "worker                    tiles   blurring s"]
-    blurs: dict[tuple[str, str], list[float]] = {}
+    blurs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in timeline.of("blur"):
-        blurs.setdefault((event.process, event.lane), []).append(event.seconds)
-    for lane in timeline.lanes():
-        if lane in blurs:
-            lines.append(f"{' '.join(lane):24} {len(blurs[lane]):6} {sum(blurs[lane]):12.3f}")
+        blurs[event.who].append(event.seconds)
+    for lane in filter(blurs.__contains__, timeline.lanes()):
+        lines.append(f"{' '.join(lane):24} {len(blurs[lane]):6} {sum(blurs[lane]):12.3f}")
     return lines
 
 

@@ -245,14 +245,17 @@ class Timeline:
             order.setdefault(process, len(order))
         return sorted(seen, key=lambda lane: order[lane[0]])
 
+    def tiles(self, *stages: str) -> list[Event]:
+        """The events of these stages that are about a tile."""
+        return [event for event in self.of(*stages) if event.tile >= 0]
+
     def delivered(self) -> dict[tuple[str, int], float]:
         """Each tile that a worker was handed -> the end of its first delivery."""
-        waits = [event for event in self.of("wait") if event.tile >= 0]
-        return {event.what: event.end for event in reversed(waits)}
+        return {wait.what: wait.end for wait in reversed(self.tiles("wait"))}
 
     def queue_depth(self) -> list[tuple[float, int]]:
         """(time, tiles enqueued and not yet delivered for the first time) after each change."""
-        changes = [(event.end, 1) for event in self.of("enqueue") if event.tile >= 0]
+        changes = [(put.end, 1) for put in self.tiles("enqueue")]
         changes += [(moment, -1) for moment in self.delivered().values()]
         depth, curve = 0, []
         for moment, step in sorted(changes):
@@ -302,8 +305,7 @@ def _last(timeline: Timeline, spans: list[Event], overs: list[float]) -> int:
     last = saves[-1] if saves else -1
     for failed in timeline.of("failed")[-1:]:
         if last < 0 or failed.end > overs[last]:
-            lane = (failed.process, failed.lane)
-            mine = (n for n, span in enumerate(spans) if (span.process, span.lane) == lane)
+            mine = (n for n, span in enumerate(spans) if span.who == failed.who)
             last = max((n for n in mine if overs[n] <= failed.end), default=last)
     return last if last >= 0 else len(spans) - 1
 
@@ -315,15 +317,15 @@ def _causes(spans: list[Event]) -> list[int]:
     saves: list[int] = []
     causes: list[int] = []
     for n, span in enumerate(spans):
-        lane, tile = (span.process, span.lane), (span.image, span.tile)
-        before = max(last.get(lane, -1), last.get(span.process, -1))
+        before = max(last.get(span.who, -1), last.get(span.process, -1))
         freed = _freed(span, spans, last, saves)
         if freed >= 0 and (before < 0 or spans[before].end < span.start - IDLE_S):
             causes.append(freed)
         else:
             causes.append(max(before, *(last.get(key, -1) for key in _needs(span))))
         left[span.image] -= span.stage == "transfer"
-        last |= {lane: n, (span.stage, tile): n, (span.stage, span.image): n, (span.stage,): n}
+        keys = (span.who, (span.stage, span.what), (span.stage, span.image), (span.stage,))
+        last |= dict.fromkeys(keys, n)
         if span.stage == "start":
             last[span.process] = n
         if span.stage == "save":
@@ -338,7 +340,7 @@ def _freed(span: Event, spans: list[Event], last: dict[object, int], saves: list
     if span.stage == "wait" and span.detail.get("cause") == "silence":
         return max(last.get(("assemble",), -1), last.get(("save",), -1))
     if span.stage == "wait":
-        return last.get(("wait", (span.image, span.tile)), -1)
+        return last.get(("wait", span.what), -1)
     if span.stage == "load":
         n = bisect_right(saves, span.start, key=lambda save: spans[save].end)
         return saves[n - 1] if n else -1
@@ -354,30 +356,28 @@ def _by_end(timeline: Timeline) -> tuple[list[Event], list[float]]:
     first: dict[object, float] = {}  # when the first span of a stage, and of a tile in it, ended
     for span in sorted(spans, key=lambda span: span.end):
         first.setdefault((span.stage, span.image), span.end)
-        first.setdefault((span.stage, (span.image, span.tile)), span.end)
+        first.setdefault((span.stage, span.what), span.end)
 
     def key(span: Event) -> tuple[float, int, float]:
-        image, tile = span.image, (span.image, span.tile)
         takers: dict[str, list[object]] = {
-            "enqueue": [("wait", tile)],
-            "transfer": [("assemble", tile), ("assemble", image)],
+            "enqueue": [("wait", span.what)],
+            "transfer": [("assemble", span.what), ("assemble", span.image)],
         }
         ends = [first.get(taker, span.end) for taker in takers.get(span.stage, [])]
-        over = min(span.end, *(end for end in ends if end > span.start), span.end)
+        over = min([span.end, *(end for end in ends if end > span.start)])
         return over, SPANS.index(span.stage), span.start
 
-    keyed = sorted(((key(span), n) for n, span in enumerate(spans)))
-    return [spans[n] for _, n in keyed], [over for (over, _, _), _ in keyed]
+    spans.sort(key=key)
+    return spans, [key(span)[0] for span in spans]
 
 
 def _needs(span: Event) -> list[object]:
     """What had to be over before a span could end, beside what its own thread did."""
-    image, tile = span.image, (span.image, span.tile)
     needs: dict[str, list[object]] = {
-        "split": [("load", image)],
-        "enqueue": [("load", image)],
-        "wait": [("enqueue", tile)],
-        "assemble": [("transfer", tile), ("whole", image)],
-        "save": [("assemble", image)],
+        "split": [("load", span.image)],
+        "enqueue": [("load", span.image)],
+        "wait": [("enqueue", span.what)],
+        "assemble": [("transfer", span.what), ("whole", span.image)],
+        "save": [("assemble", span.image)],
     }
     return needs.get(span.stage, [None])
