@@ -163,6 +163,7 @@ class LocalCluster(Cluster):
         self._awaited: Process | None = None  # the one that may end by itself
         self._prefix = "{sg}:"
         self._reaper = Reaper()
+        self._options: dict[str, tuple[str, ...]] = {}  # role -> what its first processes were told
 
     def prepare(self) -> None:
         """Have a warm template, if roles are forked from one, before the clock starts."""
@@ -201,7 +202,8 @@ class LocalCluster(Cluster):
         return {event.image for event in saved if _is_as_recorded(event)}
 
     def start(self, role: str, count: int = 1, *options: str) -> None:
-        """Start `count` processes of a role."""
+        """Start `count` processes of a role, with these options or those of its first ones."""
+        options = self._options.setdefault(role, options)
         for n in range(count):
             name = f"{role}-{n}"
             if name not in self.processes:
@@ -290,13 +292,13 @@ class LocalCluster(Cluster):
         """Lanes that were handed a tile and have not finished its blur."""
         return [lane for lane, event in self.held.items() if event.stage == "wait"]
 
-    def scale(self, role: str, count: int, *options: str) -> None:
+    def scale(self, role: str, count: int) -> None:
         """Have `count` processes of a role: drain those too many, start those missing."""
         names = {f"{role}-{n}" for n in range(count)}
         for process in list(self.processes.values()):
             if process.role == role and process.name not in names:
                 self.processes.pop(process.name).child.stop(GRACE_S)
-        self.start(role, count, *options)
+        self.start(role, count)
 
     # -- processes
 

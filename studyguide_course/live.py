@@ -1,33 +1,30 @@
-"""A run to watch and to meddle with while it works, and the same run driven by a script.
+"""Runs that you watch and interfere with while they work, by buttons or by a script.
 
-Its parts are `studyguide.run` in a thread for each approach, chaos that does what the buttons say,
-and the view of `studyguide_course.view`.
+Each run is `studyguide.run` in a thread, with chaos that does what the buttons say; all of them
+share the view of `studyguide_course.view`.
 """
 
 import atexit
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import traitlets
 
-from studyguide import images
+from studyguide import images, runs
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
-from studyguide.machinery.processes import Child
 from studyguide.record.charts import timeline_figure
 from studyguide.record.report import Ledger, RunReport
 from studyguide.record.scene import LOOKS, Bar, Scene
 from studyguide.record.timeline import Event, Timeline
-from studyguide.runs import TemporaryFolder, run
+from studyguide.runs import TemporaryFolder
 from studyguide_course.lesson import Lesson
-from studyguide_course.view import Picture, RunView, side_by_side
+from studyguide_course.view import Drawing, RunView, side_by_side
 
 BUSY = "a busy worker"
 IN_HAND = ("tile in hand", *LOOKS["held"][1:])
@@ -68,8 +65,8 @@ class LiveRun(RunView):
         self._folder: TemporaryFolder | None = None  # while it runs
         self.options = lesson.options | options
         self._drawing = threading.Lock()
-        self.stages = {letter: Stage(letter) for letter in letters or lesson.approach.letter}
-        super().__init__([stage.picture() for stage in self.stages.values()])
+        self.threads = [RunThread(letter) for letter in letters or lesson.approach.letter]
+        super().__init__([thread.drawing() for thread in self.threads])
         self.on_msg(lambda _, order, __: self.tell(order["do"], order.get("to", BUSY)))
         atexit.register(self.stop)  # the kernel ends or is started anew
 
@@ -81,16 +78,15 @@ class LiveRun(RunView):
         kill_after : int
             Kill a worker of each when so many of its tiles are blurred; 0: leave that to people.
         """
-        if any(stage.thread.is_alive() for stage in self.stages.values()):
+        if any(thread.is_alive() for thread in self.threads):
             return
         self._lesson.lock_guesses()
         self._make_folder()
         self.running, self.still, self.said = True, None, "Processes start."
-        for letter in self.stages:
-            self.stages[letter] = stage = Stage(letter, kill_after)
-            stage.thread = threading.Thread(target=self._play, args=[stage], daemon=True)
-        for stage in self.stages.values():
-            stage.thread.start()
+        setting = (self.options, kill_after, self._draw)
+        self.threads = [RunThread(thread.letter, *setting) for thread in self.threads]
+        for thread in self.threads:
+            thread.start()
 
     def _make_folder(self) -> None:
         self._folder = TemporaryFolder("live")
@@ -110,9 +106,10 @@ class LiveRun(RunView):
         """
         if order == "start":
             self.start()
-        for stage in self.stages.values():
-            if stage.thread.is_alive() and order != "start":
-                stage.orders.append((order, target))
+            return
+        for thread in self.threads:
+            if thread.is_alive():
+                thread.orders.append((order, target))
 
     def kill_worker(self, target: str = BUSY) -> None:
         """SIGKILL a worker, or whoever is named, in each run."""
@@ -129,7 +126,7 @@ class LiveRun(RunView):
         except KeyboardInterrupt:
             self.stop()
             raise
-        return [stage.result() for stage in self.stages.values()]
+        return [thread.result() for thread in self.threads]
 
     def stop(self) -> None:
         """End the runs, and return when no process of them is left."""
@@ -137,9 +134,9 @@ class LiveRun(RunView):
         self._join()
 
     def _join(self) -> None:
-        for stage in self.stages.values():
-            if stage.thread.is_alive():
-                stage.thread.join()
+        for thread in self.threads:
+            if thread.is_alive():
+                thread.join()
 
     def close(self) -> None:
         """End the runs and the view."""
@@ -147,55 +144,58 @@ class LiveRun(RunView):
         atexit.unregister(self.stop)
         super().close()
 
-    # -- in the thread of a run
-
-    def _play(self, stage: "Stage") -> None:
-        stage.draw = self._draw
-        try:
-            kills = [KillWorker(stage.kill_after)] if stage.kill_after else []
-            chaos: list[Chaos] = [stage, *kills]
-            stage.report = run(stage.letter, on_event=stage.note, chaos=chaos, **self.options)
-            placed = "{assembled} of {enqueued} tiles in place, {lost} lost."
-            stage.said = f"{stage.letter} has ended: " + placed.format(**stage.report.ledger)
-        except (StudyguideError, OSError) as error:
-            stage.error, stage.said = error, f"{stage.letter}: {error}."
-        with self._drawing:  # the last run to end leaves no file
-            if self._folder and all(it.report or it.error for it in self.stages.values()):
-                self._folder.cleanup()
-        ended = [other.report for other in self.stages.values() if other.report]
-        if len(ended) == len(self.stages):
-            self.still = timeline_figure(ended[0]) if len(ended) == 1 else side_by_side(ended)
-        self._draw()
-
     def _draw(self) -> None:
-        stages = list(self.stages.values())
+        """Show how the runs are getting on; called in their threads."""
         with self._drawing:
-            self.pictures = [stage.picture() for stage in stages]
+            over = all(thread.report or thread.error for thread in self.threads)
+            if over and self._folder:  # the last run to end leaves no file
+                self._folder.cleanup()
+            reports = [thread.report for thread in self.threads if thread.report]
+            if len(reports) == len(self.threads):
+                alone = len(reports) == 1
+                self.still = timeline_figure(reports[0]) if alone else side_by_side(reports)
+            self.drawings = [thread.drawing() for thread in self.threads]
             self._look()
-            workers = {name for stage in stages for name in stage.workers}
+            workers = {name for thread in self.threads for name in thread.workers}
             self.targets = [BUSY, *sorted(workers), "redis"]
-            self.said = " ".join(stage.said for stage in stages)
-            self.running = not all(stage.report or stage.error for stage in stages)
+            self.said = " ".join(thread.said for thread in self.threads)
+            self.running = not over
 
 
-@dataclass
-class Stage:
-    """One of the runs: chaos that obeys, and what is known of the run so far."""
+class RunThread(threading.Thread):
+    """The thread of one run: it is also chaos that obeys orders, and knows the run so far."""
 
-    letter: str
-    kill_after: int = 0
-    orders: deque[tuple[str, str]] = field(default_factory=deque)
-    thread: threading.Thread = field(default_factory=threading.Thread)
-    events: list[Event] = field(default_factory=list)
-    workers: list[str] = field(default_factory=list)
-    report: RunReport | None = None
-    error: Exception | None = None
-    said: str = ""
-    draw: Any = None
-    drawn: float = 0.0
+    def __init__(
+        self,
+        letter: str,
+        options: Mapping[str, Any] | None = None,
+        kill_after: int = 0,
+        draw: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(name=f"live-{letter}", daemon=True)
+        self.letter, self.options, self.draw = letter, options or {}, draw
+        self.kills = [KillWorker(kill_after)] if kill_after else []
+        self.orders: deque[tuple[str, str]] = deque()
+        self.events: list[Event] = []
+        self.workers: list[str] = []
+        self.report: RunReport | None = None
+        self.error: Exception | None = None
+        self.said = ""
+        self.drawn = 0.0
+
+    def run(self) -> None:
+        """Run the approach to its end."""
+        try:
+            chaos: list[Chaos] = [self, *self.kills]
+            self.report = runs.run(self.letter, on_event=self.note, chaos=chaos, **self.options)
+            placed = "{assembled} of {enqueued} tiles in place, {lost} lost."
+            self.said = f"{self.letter} has ended: " + placed.format(**self.report.ledger)
+        except (StudyguideError, OSError) as error:
+            self.error, self.said = error, f"{self.letter}: {error}."
+        self.draw()
 
     def note(self, event: Event) -> None:
-        """Keep an event; one that people should hear of is told."""
+        """Keep an event, and say so if it is a fault."""
         self.events.append(event)
         tile = f" tile {event.tile} of {event.image}" if event.tile >= 0 else ""
         if event.stage in ("death", "reclaim", "lost", "dead", "duplicate"):
@@ -208,8 +208,8 @@ class Stage:
             order = self.orders.popleft()
             if not obey(cluster, *order):
                 self.orders.append(order)
-        self.workers = [name for name, p in cluster.processes.items() if p.role == "worker"]
-        if self.draw and time.monotonic() > self.drawn + FRAME_S:
+        self.workers = workers_of(cluster)
+        if time.monotonic() > self.drawn + FRAME_S:
             self.draw()
             self.drawn = time.monotonic()
 
@@ -221,52 +221,50 @@ class Stage:
             raise UsageError("There is no run to wait for", "Start one")
         return self.report
 
-    def picture(self) -> "LivePicture":
+    def drawing(self) -> "LiveDrawing":
         """The run as it is now."""
         timeline = self.report.timeline if self.report else Timeline(list(self.events))
-        picture = LivePicture(f"approach {self.letter}", timeline, bool(self.report))
-        picture.acknowledges = APPROACHES[self.letter].resumable
-        return picture
+        return LiveDrawing(self.letter, timeline, ended=self.report is not None)
+
+
+def workers_of(cluster: LocalCluster) -> list[str]:
+    """Names of the workers' processes."""
+    return [name for name, it in cluster.processes.items() if it.role == "worker"]
 
 
 def obey(cluster: LocalCluster, order: str, target: str) -> bool:
     """Carry out one order; False if it has to be tried again."""
     if order == "stop":
         raise Cancelled
-    children: dict[str, Child] = {name: p.child for name, p in cluster.processes.items()}
-    if order == "add":
-        workers = [p for p in cluster.processes.values() if p.role == "worker"]
-        command = workers[0].command
-        options = command[command.index("--workers") :] if "--workers" in command else []
-        cluster.scale("worker", len(workers) + 1, *options)
-    elif order == "resume":
-        for child in children.values():
-            child.resume()
-        if cluster.redis:
-            cluster.redis.resume()
-    elif target == BUSY and order == "kill":
+    if order == "kill" and target == BUSY:
         return cluster.kill_busy_worker()
-    elif target == "redis" and cluster.redis:
-        (cluster.redis.kill if order == "kill" else cluster.redis.pause)()
+    victims: dict[str, Any] = {name: it.child for name, it in cluster.processes.items()}
+    if cluster.redis:
+        victims["redis"] = cluster.redis
+    if order == "add":
+        cluster.scale("worker", len(workers_of(cluster)) + 1)
+    elif order == "resume":
+        for victim in victims.values():
+            victim.resume()
     else:
-        busy = next((process for process, _ in cluster.held), "") if target == BUSY else target
-        with suppress(KeyError):
-            (children[busy].kill if order == "kill" else children[busy].pause)()
-        return bool(busy)
+        name = next((owner for owner, _ in cluster.held), "") if target == BUSY else target
+        if victim := victims.get(name):
+            (victim.kill if order == "kill" else victim.pause)()
+        return bool(name)
     return True
 
 
-class LivePicture(Picture):
-    """A picture with the tiles that are in hand now, and the counters."""
+class LiveDrawing(Drawing):
+    """A drawing with the tiles that are in hand now, and the counters."""
 
-    acknowledges = True  # whether its queue hears what became of a tile
-
-    def __init__(self, name: str, timeline: Timeline, ended: bool) -> None:
+    def __init__(self, letter: str, timeline: Timeline, ended: bool) -> None:
         self.timeline = timeline
+        # Whether its queue hears what became of a tile.
+        self.acknowledges = APPROACHES[letter].resumable
         scene = Scene(timeline)
         if not ended:
             scene.bars += in_hand(scene)
-        super().__init__(name, scene, ended)
+        super().__init__(f"approach {letter}", scene, ended)
 
     def seen(self, start: float, end: float) -> dict[str, Any]:
         """With ledger and progress."""

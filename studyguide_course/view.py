@@ -42,12 +42,12 @@ KINDS = list(LOOKS)
 
 
 def explore(report: RunReport, other: RunReport | None = None) -> "RunView":
-    """Show the timeline of a run to look into, or of two runs on one time axis.
+    """Show the timeline of a run to explore, or of two runs on one time axis.
 
-    A reader without widgets sees the same as a picture.
+    A reader without widgets sees a static chart.
     """
     reports = [report] if other is None else [report, other]
-    view = RunView([Picture(run.approach, Scene(run.timeline)) for run in reports])
+    view = RunView([Drawing(run.approach, Scene(run.timeline)) for run in reports])
     view.still = timeline_figure(report) if other is None else side_by_side(reports)
     return view
 
@@ -80,7 +80,7 @@ class RunView(anywidget.AnyWidget):
 
     Parameters
     ----------
-    pictures : sequence of Picture
+    drawings : sequence of Drawing
         From top to bottom.
     """
 
@@ -90,28 +90,28 @@ class RunView(anywidget.AnyWidget):
     window = traitlets.List([0.0, 0.0]).tag(sync=True)  # what is in sight; set by view.js
     alt = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, pictures: "Sequence[Picture]" = (), **traits: Any) -> None:
+    def __init__(self, drawings: "Sequence[Drawing]" = (), **traits: Any) -> None:
         super().__init__(**traits)
-        self.pictures = pictures
+        self.drawings = drawings
         self.still: Chart | None = None
         self.observe(self._look, "window")
         self._look()
 
     def _look(self, _: Any = None) -> None:
         start, end = self.window
-        self.runs = [picture.seen(start, end or float("inf")) for picture in self.pictures]
+        self.runs = [drawing.seen(start, end or float("inf")) for drawing in self.drawings]
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle, about = super()._repr_mimebundle_() or ({}, {})
         if self.still is None:
-            names = ", ".join(picture.name for picture in self.pictures)
+            names = ", ".join(drawing.name for drawing in self.drawings)
             return bundle | {"text/plain": f"Live in JupyterLab: {names}"}, about
         self.alt = self.still.alt
-        picture, description = self.still._repr_mimebundle_()
-        return bundle | picture, about | description
+        chart, description = self.still._repr_mimebundle_()
+        return bundle | chart, about | description
 
 
-class Picture:
+class Drawing:
     """What view.js draws of one run.
 
     Parameters

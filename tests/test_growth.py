@@ -25,7 +25,7 @@ from studyguide.record.scene import Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide.record.trace import chrome_trace
 from studyguide_course.measures import lower_bound, path_s
-from studyguide_course.view import Picture
+from studyguide_course.view import Drawing
 
 OURS = str(Path(studyguide.__file__).parent)
 FEW = 150  # images; a square term would be far above the slack by then
@@ -125,7 +125,7 @@ def test_finding_images_is_linear(tmp_path: Path) -> None:
         lambda report: chrome_trace(report.timeline),
         lambda report: timeline_figure(report).png(),
         lambda report: comparison_figure([report]),
-        lambda report: Picture("a run", Scene(report.timeline)).seen(0.0, float("inf")),
+        lambda report: Drawing("a run", Scene(report.timeline)).seen(0.0, float("inf")),
     ],
     ids=["timeline", "report", "log", "bound", "path", "trace", "chart", "comparison", "view"],
 )

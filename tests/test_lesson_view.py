@@ -9,13 +9,13 @@ from test_charts import faulty, pool, report_of, sequential
 from studyguide.record.charts import MAX_BARS, timeline_figure
 from studyguide.record.scene import Scene
 from studyguide.record.timeline import Timeline
-from studyguide_course.view import KINDS, Picture, RunView, explore, side_by_side
+from studyguide_course.view import KINDS, Drawing, RunView, explore, side_by_side
 
 EVERYTHING = (0.0, float("inf"))
 
 
 def seen(timeline: Timeline, start: float = 0.0, end: float = float("inf")) -> dict[str, Any]:
-    return Picture("a run", Scene(timeline)).seen(start, end)
+    return Drawing("a run", Scene(timeline)).seen(start, end)
 
 
 def test_readers_without_widgets_see_the_static_chart_with_its_words() -> None:
@@ -91,7 +91,7 @@ def test_the_longest_queue_is_never_binned_away() -> None:
 
 
 def test_what_the_browser_looks_at_is_what_it_is_sent() -> None:
-    view = RunView([Picture("many", Scene(MANY))])
+    view = RunView([Drawing("many", Scene(MANY))])
     assert view.runs[0]["shares"]
     view.window = [1.0, 1.05]
     assert view.runs[0]["bars"]

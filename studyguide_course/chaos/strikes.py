@@ -307,7 +307,7 @@ def drain(site: Site) -> Iterator[None]:
 def scale(site: Site) -> Iterator[None]:
     """One worker, then four, then one."""
     yield from until(lambda: site.blurred >= 1)
-    site.scale("worker", 4, "--workers", "1")
+    site.scale("worker", 4)
     least = site.rng.randint(2, 3)
     yield from until(lambda: len({process for *_, process in site.seen("transfer")}) >= least)
     site.scale("worker", 1)
