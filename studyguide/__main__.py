@@ -380,7 +380,7 @@ def _clusters(given: argparse.Namespace) -> int:
 
 def _charts(given: argparse.Namespace) -> int:
     from studyguide.approaches import APPROACHES
-    from studyguide.record.comparison import draw_all
+    from studyguide.record.charts import draw_all
 
     drawn = draw_all(given.logs, given.charts, [each.stem for each in APPROACHES.values()])
     for path in drawn:

@@ -30,7 +30,7 @@ from studyguide.cluster import Cluster, LocalCluster
 from studyguide.errors import UsageError
 from studyguide.machinery import places
 from studyguide.machinery.warm import Template
-from studyguide.record.charts import AXIS, TOP, WIDTH, Chart
+from studyguide.record.looks import AXIS, TOP, WIDTH, Chart
 from studyguide.record.report import RunReport
 from studyguide.runs import TemporaryFolder, run
 from studyguide.tiles import Pixels

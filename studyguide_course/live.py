@@ -19,8 +19,9 @@ from studyguide.approaches import APPROACHES
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
 from studyguide.record.charts import timeline_figure
+from studyguide.record.looks import LOOKS
 from studyguide.record.report import Ledger, RunReport
-from studyguide.record.scene import LOOKS, Bar, Scene
+from studyguide.record.scene import Bar, Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide.runs import TemporaryFolder
 from studyguide_course.lesson import Lesson

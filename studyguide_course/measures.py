@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from studyguide.record.comparison import start_s as start_s
+from studyguide.record.report import start_s as start_s
 from studyguide.record.timeline import SPANS, Event, Timeline, critical_path
 
 Span = tuple[float, float]  # start and end, in seconds

@@ -14,8 +14,7 @@ from matplotlib import style
 
 from studyguide.cluster import LocalCluster
 from studyguide.machinery.link import Link
-from studyguide.record.charts import FAINT, GREY, HALO, STYLE, Chart
-from studyguide.record.scene import LOOKS
+from studyguide.record.looks import FAINT, GREY, HALO, LOOKS, STYLE, Chart
 from studyguide_course.costs import Costs
 from studyguide_course.laws import PER_IMAGE, amdahl, bound, demands, gustafson, rate
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,11 @@ import numpy as np
 import traitlets
 from matplotlib import style
 
-from studyguide.record.charts import (
-    AXIS,
-    BINS,
-    GAP,
-    GREY,
-    LEGEND_COLUMNS,
-    LEGEND_ROW,
-    MAX_BARS,
-    STRIP,
-    STYLE,
-    TOP,
-    Chart,
-    draw_work,
-    name_of,
-    patch,
-    timeline_figure,
-)
+from studyguide.record import looks
+from studyguide.record.charts import BINS, MAX_BARS, draw_work, name_of, timeline_figure
+from studyguide.record.looks import FAULTS, GAP, LOOKS, STRIP, Chart, patch
 from studyguide.record.report import RunReport
-from studyguide.record.scene import FAULTS, LOOKS, Scene, elapsed
+from studyguide.record.scene import Scene, elapsed
 from studyguide.record.timeline import Event
 
 KINDS = list(LOOKS)
@@ -52,22 +37,21 @@ def explore(report: RunReport, other: RunReport | None = None) -> "RunView":
     return view
 
 
-@style.context(STYLE)
+@style.context(looks.STYLE)
 def side_by_side(reports: Sequence[RunReport]) -> Chart:
     """Draw how the workers of several runs spent their time, a strip each, on one time axis."""
     scenes = [Scene(report.timeline) for report in reports]
     names = [name_of(report) for report in reports]
     seen = {bar.kind for scene in scenes for bar in scene.bars if bar.lane in scene.workers}
     kinds = [kind for kind in LOOKS if kind in seen]
-    tall = len(reports) * (STRIP + GAP)
     title = "What an average worker did, on one time axis"
     said = [f"{name} {report.wall_s:.2f} s" for name, report in zip(names, reports, strict=True)]
-    height = TOP + tall + AXIS + LEGEND_ROW * ceil(len(kinds) / LEGEND_COLUMNS)
+    height = Chart.around(len(reports) * (STRIP + GAP), len(kinds))
     chart = Chart(height, title, ", ".join(said), f"{title}: {len(reports)} runs")
     for n, (name, scene) in enumerate(zip(names, scenes, strict=True)):
-        axes = chart.place(names, TOP + n * (STRIP + GAP), STRIP)
+        axes = chart.place(names, looks.TOP + n * (STRIP + GAP), STRIP)
         draw_work(axes, scene, f"{name}\n{scene.blurring():.0f} %")
-        axes.axvline(scene.timeline.seconds, color=GREY, linewidth=0.8, linestyle=":")
+        axes.axvline(scene.timeline.seconds, color=looks.GREY, linewidth=0.8, linestyle=":")
         axes.set_xlim(0, 1.02 * max(scene.timeline.seconds for scene in scenes))
         axes.tick_params(labelbottom=n == len(reports) - 1)
     axes.set_xlabel("seconds from the start of each run")

@@ -22,10 +22,10 @@ from support import SMALL, make_images
 
 from studyguide import __version__
 from studyguide.approaches import APPROACHES
-from studyguide.record.charts import MAX_BARS, Chart, timeline_figure
-from studyguide.record.comparison import comparison_figure, draw_all
+from studyguide.record.charts import MAX_BARS, comparison_figure, draw_all, timeline_figure
+from studyguide.record.looks import FAULTS, LOOKS, Chart
 from studyguide.record.report import RunReport, write_log
-from studyguide.record.scene import FAULTS, LOOKS, Bar, Scene
+from studyguide.record.scene import Bar, Scene
 from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
 from studyguide_course.view import side_by_side

@@ -18,8 +18,7 @@ from matplotlib.axes import Axes
 import studyguide
 from studyguide import images
 from studyguide.record import charts
-from studyguide.record.charts import timeline_figure
-from studyguide.record.comparison import comparison_figure
+from studyguide.record.charts import comparison_figure, timeline_figure
 from studyguide.record.report import RunReport, newest_log, read_log, readable, write_log
 from studyguide.record.scene import Scene
 from studyguide.record.timeline import Event, Timeline

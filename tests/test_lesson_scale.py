@@ -6,7 +6,7 @@ import ipywidgets
 import pytest
 from support import SMALL, TILES, make_images
 
-from studyguide.record.charts import Chart
+from studyguide.record.looks import Chart
 from studyguide.runs import run
 from studyguide_course.costs import Costs
 from studyguide_course.scale import Explorer, ServerProbe, explore_scale, explore_speed_up, steps

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import SMALL, make_images
 
-from studyguide.record.comparison import recovery_s
-from studyguide.record.report import RunReport
+from studyguide.record.report import RunReport, recovery_s
 from studyguide.record.timeline import MARKS, SPANS, Event, Timeline
 from studyguide.runs import run
 from studyguide_course.measures import (

@@ -1,115 +1,79 @@
-"""The timeline of one run as a chart, and what all charts share.
+"""Charts of runs: the timeline of one, the comparison of several.
 
-This module and `comparison` alone import matplotlib, and of pyplot with its global state they use
-nothing. A chart is drawn from a report and its events alone: the same log gives the same bytes.
+A chart is drawn from a report and its events alone: the same log gives the same bytes.
 """
 
-import base64
-import io
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from math import ceil
-from typing import Any
+from math import ceil, isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch
+from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
-from matplotlib.patheffects import withStroke
 
-from studyguide import __version__
-from studyguide.record.report import RunReport
-from studyguide.record.scene import FAULTS, LOOKS, Bar, Floats, Lane, Scene, shares
+from studyguide.errors import UsageError
+from studyguide.machinery import files
+from studyguide.record import looks
+from studyguide.record.looks import FAULTS, LOOKS, Chart, paint, patch
+from studyguide.record.report import (
+    BASELINE,
+    KILLED,
+    RunReport,
+    newest_log,
+    read_log,
+    recovery_s,
+    start_s,
+)
+from studyguide.record.scene import Bar, Floats, Lane, Scene, shares
 from studyguide.record.timeline import Timeline
 
-INK, GREY, FAINT = "#1A1A1A", "#5F5F5F", "#E4E4E4"
-HALO = [withStroke(linewidth=2.5, foreground="white")]
-PATH: Any = {"color": "black", "linewidth": 1.6, "solid_joinstyle": "miter"}
-SIGN: Any = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": HALO}
-OWN: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": GREY,
-    "xtick.labelcolor": GREY,
-    "ytick.labelcolor": INK,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.borderpad": 0.8,
-}
-STYLE = ["default", OWN]  # whatever style the reader has set
-DPI = 110
-WIDTH, RIGHT, TOP, MAX_LANES = 9.0, 0.55, 0.75, 10.0  # inches, and so is the next line
-STRIP, GAP, AXIS, LEGEND_ROW = 0.6, 0.16, 0.55, 0.23
-LEGEND_COLUMNS = 5
+logger = logging.getLogger(__name__)
+
+BAR, HEADLINE, MAX_LANES = 0.4, 0.45, 10.0  # inches
+AFTER = "After one killed worker"
 MAX_BARS = 4000  # more become a smear: shares of time per bin are drawn instead
 MAX_SIGNS = 200  # more faults are drawn as dots of one kind, without arrows
 BINS = 320
 
 
-class Chart(Figure):
-    """A figure with alt text, which a notebook shows once, as the value of a cell's last line.
+def draw_all(logs: Path, folder: Path, stems: Sequence[str]) -> list[Path]:
+    """Draw `<folder>/<stem>.png` from the newest log of each approach, and `comparison.png`.
 
-    Parameters
-    ----------
-    height : float
-        Inches.
-    title, facts : str
-        Head lines, computed from the data; together they are the alt text.
-    name : str
-        The plain-text form: the same for each run of the same work, so that tests can compare it.
+    Runs of which a worker was killed have charts of their own, and a panel of the comparison.
+
+    Returns
+    -------
+    list of Path
+        What was drawn; an approach without a log is left out, with a warning.
     """
-
-    def __init__(self, height: float, title: str, facts: str, name: str) -> None:
-        super().__init__(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-        self.alt, self.name = f"{title}; {facts}.", name
-        self.logs: list[str] = []  # names of the logs that it is drawn from
-        self.text(0.2 / WIDTH, 1 - 0.16 / height, title, size=12.5, weight="bold", va="top")
-        self.text(0.2 / WIDTH, 1 - 0.43 / height, facts, color=GREY, va="top", wrap=True)
-
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        image = base64.b64encode(self.png()).decode()
-        return {"image/png": image, "text/plain": self.name}, {"image/png": {"alt": self.alt}}
-
-    def png(self) -> bytes:
-        """The picture; its metadata has its alt text, our version and the names of its logs."""
-        buffer, metadata = io.BytesIO(), {"Description": self.alt}
-        metadata["Software"] = f"studyguide {__version__}"
-        if self.logs:
-            metadata["Source"] = " ".join(self.logs)
-        with style.context(STYLE):
-            self.savefig(buffer, format="png", dpi=DPI, metadata=metadata)
-        return buffer.getvalue()
-
-    def key(self, handles: Sequence[Artist]) -> None:
-        """Explain signs and colours at the bottom."""
-        self.legend(handles=handles, ncols=LEGEND_COLUMNS, loc="lower left", handleheight=1.1)
-
-    def place(self, names: Sequence[str], top: float, height: float) -> Axes:
-        """Add axes below `top` (inches), with room for names on their left."""
-        left, total = 0.4 + 0.075 * max(map(len, names)), self.get_figheight()
-        corner = (left / WIDTH, 1 - (top + height) / total)
-        axes = self.add_axes((*corner, 1 - (left + RIGHT) / WIDTH, height / total), axisbelow=True)
-        axes.spines[:].set_visible(False)
-        axes.grid(axis="x", color=FAINT, linewidth=0.8)
-        axes.tick_params(length=0)
-        return axes
+    found: dict[str, RunReport] = {}
+    for stem in (*stems, *(stem + KILLED for stem in stems)):
+        try:
+            path = newest_log(logs, stem)
+        except UsageError as error:
+            if not stem.endswith(KILLED):
+                logger.warning("No chart of %s: %s", stem, error)
+        else:
+            found[stem] = read_log(path)
+    charts = {stem: timeline_figure(report) for stem, report in found.items()}
+    killed = [found[stem] for stem in found if stem.endswith(KILLED)]
+    if whole := [found[stem] for stem in found if not stem.endswith(KILLED)]:
+        charts["comparison"] = comparison_figure(whole, killed)
+    for stem, chart in charts.items():
+        with files.atomic(folder / f"{stem}.png") as file:
+            file.write(chart.png())
+    return [folder / f"{stem}.png" for stem in charts]
 
 
-def paint(kind: str) -> dict[str, Any]:
-    """What matplotlib needs to fill an area with the look of a kind."""
-    _, colour, hatch, ink = LOOKS[kind]
-    return {"facecolor": colour, "hatch": hatch, "edgecolor": ink, "linewidth": 0.0}
-
-
-def patch(kind: str, label: str = "") -> Patch:
-    """Explain a kind in a legend."""
-    return Patch(label=label or LOOKS[kind][0], **paint(kind))
+# --- the timeline --------------------------------------------------------------------------------
 
 
 def name_of(report: RunReport) -> str:
@@ -118,7 +82,7 @@ def name_of(report: RunReport) -> str:
     return f"{report.approach} {report.title.lower()}".strip() + place
 
 
-@style.context(STYLE)
+@style.context(looks.STYLE)
 def timeline_figure(report: RunReport) -> Chart:
     """Draw what each thread did when, how the workers spent their time, and the queue's length."""
     timeline = report.timeline
@@ -128,7 +92,7 @@ def timeline_figure(report: RunReport) -> Chart:
     depth = 0.55 - min(rows.values(), default=0.0)
     unit = min(max(0.27, min(0.45, 3.2 / depth)), MAX_LANES / depth)  # inches per lane
     tall = depth * unit
-    height = TOP + tall + 2 * (GAP + STRIP) + AXIS + LEGEND_ROW * ceil(len(legend) / LEGEND_COLUMNS)
+    height = Chart.around(tall + 2 * (looks.GAP + looks.STRIP), len(legend))
     work_done = f"{report.images} image{'s' * (report.images != 1)}"
     work_done += f", {report.tiles} tiles" if report.tiles else ""
     title = f"{name_of(report)}: {work_done} in {report.wall_s:.2f} s"
@@ -136,12 +100,12 @@ def timeline_figure(report: RunReport) -> Chart:
     chart = Chart(height, title, _facts(scene), name)
     chart.logs = [report.log] * bool(report.log)
     names = ["blurring", *_names(lanes_shown)]
-    lanes = chart.place(names, TOP, tall)
-    work = chart.place(names, TOP + tall + GAP, STRIP)
-    queue = chart.place(names, TOP + tall + STRIP + 2 * GAP, STRIP)
+    lanes = chart.place(names, looks.TOP, tall)
+    work = chart.place(names, looks.TOP + tall + looks.GAP, looks.STRIP)
+    queue = chart.place(names, looks.TOP + tall + looks.STRIP + 2 * looks.GAP, looks.STRIP)
     for axes in (lanes, work, queue):
         axes.set_xlim(0, 1.005 * (timeline.seconds or 1.0))
-        axes.axvline(timeline.seconds, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+        axes.axvline(timeline.seconds, color=looks.GREY, linewidth=0.8, linestyle=":", zorder=1)
         axes.tick_params(labelbottom=axes is queue)
     lanes.set_ylim(-depth, 0)
     queue.set_xlabel("seconds from the start of the run")
@@ -233,7 +197,7 @@ def _draw_path(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
     """A line under the spans that the end of the run waited for, from lane to lane."""
     parts = [(rows[scene.shown[lane]] - 0.43, times) for lane, *times in scene.path()]
     ends = [(moment, y) for y, times in parts for moment in times]
-    axes.plot(*np.array(ends or np.empty((0, 2))).T, gid="path", **PATH)
+    axes.plot(*np.array(ends or np.empty((0, 2))).T, gid="path", **looks.PATH)
 
 
 def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
@@ -251,7 +215,7 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
         x, y = scene.at(fault.start), rows[lane]
         loser = scene.loser(fault) if fault.stage == "reclaim" else None
         if loser:
-            arrow = {"arrowstyle": "-|>", "color": INK, "path_effects": HALO}
+            arrow = {"arrowstyle": "-|>", "color": looks.INK, "path_effects": looks.HALO}
             tail = (loser[1], rows[scene.shown[loser[0]]])
             axes.annotate("", (x, y), tail, arrowprops=arrow, gid="reclaim")
         else:
@@ -259,12 +223,17 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
             before, height = last.get(lane, (-near, 0.0))
             beside = (0.45 if height <= 0 else -0.45) if x - before < near else 0.0
             last[lane] = (x, beside)
-            axes.text(x, y + beside, text, gid=fault.stage, **SIGN)
+            axes.text(x, y + beside, text, gid=fault.stage, **looks.SIGN)
 
 
 def _sign(stage: str, size: int) -> dict[str, Any]:
     """A fault as the marker of a line."""
-    return {"color": INK, "linestyle": "", "marker": f"${FAULTS[stage][0]}$", "markersize": size}
+    return {
+        "color": looks.INK,
+        "linestyle": "",
+        "marker": f"${FAULTS[stage][0]}$",
+        "markersize": size,
+    }
 
 
 def draw_work(axes: Axes, scene: Scene, name: str) -> None:
@@ -298,4 +267,93 @@ def _legend(scene: Scene) -> list[Artist]:
         for stage in FAULTS
         if stage in stages
     ]
-    return [*bars, Line2D([], [], label="critical path", **PATH), *signs]
+    return [*bars, Line2D([], [], label="critical path", **looks.PATH), *signs]
+
+
+# --- the comparison ------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A run in a panel: its name, its bar as (kind of LOOKS, seconds), what is said behind it."""
+
+    name: str
+    parts: Sequence[tuple[str, float]]
+    said: str
+
+
+@style.context(looks.STYLE)
+def comparison_figure(reports: Sequence[RunReport], killed: Sequence[RunReport] = ()) -> Chart:
+    """Draw the wall time of each run, its start and its work apart, and its speed-up over a's.
+
+    A second panel shows what became of the `killed` runs: images saved, tiles lost, and the time
+    until what the dead worker held was done again.
+    """
+    base = next((report.wall_s for report in reports if report.approach == BASELINE), 0.0)
+    walls = [_wall(report, base) for report in reports]
+    after = [_recovery(report) for report in killed if report.timeline.of("death")]
+    title = "Wall time, and speed-up over a"
+    lossy = sum(report.lost_tiles > 0 for report in reports)
+    lost = f"tiles lost in {lossy} (cross)" if lossy else "no tiles lost"
+    second = HEADLINE + BAR * len(after) + looks.AXIS if after else 0.0
+    height = Chart.around(BAR * len(walls) + second, 4)
+    chart = Chart(height, title, f"runs: {len(walls)}, {lost}", f"{title}: {len(walls)} runs")
+    chart.logs = [report.log for report in (*reports, *killed) if report.log]
+    chart.alt = f"{title}; {_listed(walls)}."
+    names = [row.name for row in (*walls, *after)]
+    axes = chart.place(names, looks.TOP, BAR * len(walls))
+    _draw(axes, walls, "seconds")
+    axes.axvline(base, color=looks.GREY, linewidth=0.8, linestyle=":")
+    for y, report in enumerate(reports):
+        if report.lost_tiles:
+            axes.text(report.wall_s, y, FAULTS["death"][0], gid="lost", **looks.SIGN)
+    legend = [patch("start", "start of all processes"), patch("blur", "work")]
+    if after:
+        chart.alt += f" {AFTER}: {_listed(after)}."
+        top = looks.TOP + BAR * len(walls) + looks.AXIS + HEADLINE
+        chart.text(0.2 / looks.WIDTH, 1 - (top - 0.28) / height, AFTER, size=10.5, weight="bold")
+        _draw(chart.place(names, top, BAR * len(after)), after, "seconds after the worker died")
+        legend += [patch("assemble", "until its tile was done again")]
+        legend += [patch("silence", "until given up")]
+    chart.key(legend)
+    return chart
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name}: {row.said}" for row in rows)
+
+
+def _draw(axes: Axes, rows: Sequence[Row], unit: str) -> None:
+    """Draw a bar for each row, its name on the left, what is to be said behind it."""
+    ends = [0.0] * len(rows)
+    for y, row in enumerate(rows):
+        for kind, seconds in row.parts:
+            axes.barh(y, seconds, 0.7, ends[y], gid=kind, **paint(kind))
+            ends[y] += seconds
+        place: Any = {"textcoords": "offset points", "va": "center", "path_effects": looks.HALO}
+        axes.annotate(row.said, (ends[y], y), (12, 0), **place)
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=unit)
+    longest = max(len(row.said) for row in rows)
+    axes.set_xlim(0, (2.2 if longest > 24 else 1.25) * max(ends) or 1.0)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+
+
+def _wall(report: RunReport, base: float) -> Row:
+    """The row of a run: process starts, then work."""
+    start = min(start_s(report.timeline), report.wall_s)
+    faster = f", {base / report.wall_s:.1f}\u00d7" if base and report.wall_s else ""
+    lost = f", tiles lost: {report.lost_tiles}" if report.lost_tiles else ""
+    parts = [("start", start), ("blur", report.wall_s - start)]
+    return Row(name_of(report), parts, f"{report.wall_s:.2f} s{faster}{lost}")
+
+
+def _recovery(report: RunReport) -> Row:
+    """The row of a run with a killed worker: from the death to the recovery, or until given up."""
+    timeline = report.timeline
+    seconds, kind, back = recovery_s(timeline), "assemble", "recovered in"
+    if not isfinite(seconds):
+        given_up = max((mark.end for mark in timeline.of("lost", "failed")), default=timeline.end)
+        seconds, kind = given_up - timeline.of("death")[0].start, "silence"
+        back = "given up after"
+    lost = f"{report.lost_tiles or 'no'} tile{'s' * (report.lost_tiles > 1)} lost"
+    saved = f"{len(report.outputs)} of {report.images} images saved"
+    return Row(name_of(report), [(kind, seconds)], f"{saved}, {lost}, {back} {seconds:.1f} s")

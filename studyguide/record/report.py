@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,30 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def start_s(timeline: Timeline) -> float:
+    """Wall seconds from the start of the run until its last first process start is over; 0 without.
+
+    A process that is started again during the run does not count.
+    """
+    starts = timeline.of("start")
+    first = {event.process: event.end for event in reversed(starts)}
+    return max(first.values(), default=timeline.start) - timeline.start
+
+
+def recovery_s(timeline: Timeline) -> float:
+    """Wall seconds from the first death until every tile that dead threads held was done again.
+
+    Infinite if one never was; 0 where no thread that held a tile died.
+    """
+    held = {death.what: death.end for death in reversed(timeline.tiles("death"))}
+    done: dict[tuple[str, int], float] = {}
+    for event in timeline.of("transfer"):
+        if event.end > held.get(event.what, inf):
+            done.setdefault(event.what, event.end)
+    recovered = max((done.get(tile, inf) for tile in held), default=0.0)
+    return recovered - min(held.values(), default=0.0)
 
 
 KILLED = "-killed"  # in the name of a run's log: chaos struck it, so that it is no measurement

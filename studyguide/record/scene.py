@@ -1,4 +1,4 @@
-"""What a chart shows of one run: lanes, bars, faults and the critical path, and their looks."""
+"""What a chart shows of one run: lanes, bars, faults and the critical path."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -8,41 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from studyguide.record.looks import FAULTS, LOOKS
 from studyguide.record.timeline import SPANS, Event, Timeline, critical_path
 
 Lane = tuple[str, str]  # (process, thread)
 Segment = tuple[Lane, float, float]  # lane, start and end in seconds from the start of the run
 Floats = NDArray[np.float64]
 
-# Kind of bar -> (legend, colour, hatch, ink of the hatch): the same in every chart, and never
-# colour alone. Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/. Shares of time are piled
-# up in this order, so that blurring stands on the ground line and waiting comes last.
-LOOKS = {
-    "blur": ("blur", "#0072B2", "", "white"),
-    "load": ("load", "#56B4E9", "////", "white"),
-    "split": ("split", "#F0E442", "....", "#7A7000"),
-    "enqueue": ("enqueue", "#CC79A7", "\\\\\\\\", "white"),
-    "transfer": ("transfer", "#E69F00", "xxxx", "white"),
-    "assemble": ("assemble", "#009E73", "||||", "white"),
-    "save": ("save", "#D55E00", "----", "white"),
-    "start": ("process start", "#B9B9B9", "+++", "white"),
-    "held": ("tile held until death", "white", "xxxx", "#444444"),
-    "backoff": ("wait: back-off", "#EEEEEE", "oo", "#ABABAB"),
-    "full": ("wait: queue full", "#EEEEEE", "\\\\", "#ABABAB"),
-    "silence": ("wait: silence", "#E2E2E2", "**", "#8A8A8A"),
-    "wait": ("wait: queue empty", "#F1F1F1", "..", "#D6D6D6"),
-}
 CAUSES = ("backoff", "silence")  # of a wait, as it is recorded; without one the queue was empty
-# Fault -> (sign, legend, several of them).
-FAULTS = {
-    "death": ("\u2716", "thread died", "dead threads"),
-    "reclaim": ("\u2192", "tile reclaimed", "reclaims"),
-    "retry": ("\u21bb", "retry after attempt n", "retries"),
-    "duplicate": ("\u271a", "tile done twice", "duplicates"),
-    "dead": ("\u25c6", "dead letter", "dead letters"),
-    "lost": ("\u25cb", "tile lost", "lost tiles"),
-    "failed": ("\u25bc", "image failed", "failed images"),
-}
 MAX_ROWS = 320  # more lanes are too thin to see: those of one role share a row
 
 

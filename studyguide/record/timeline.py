@@ -240,9 +240,7 @@ class Timeline:
     def lanes(self) -> list[tuple[str, str]]:
         """(process, lane) of every thread, in order of first appearance, grouped by process."""
         seen = dict.fromkeys(event.who for event in self.events)
-        order: dict[str, int] = {}
-        for process, _ in seen:
-            order.setdefault(process, len(order))
+        order = {name: n for n, name in enumerate(dict.fromkeys(name for name, _ in seen))}
         return sorted(seen, key=lambda lane: order[lane[0]])
 
     def tiles(self, *stages: str) -> list[Event]:
