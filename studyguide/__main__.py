@@ -27,11 +27,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from studyguide import __version__
 from studyguide.errors import Cancelled, QueueError, StudyguideError, UsageError, printable
 from studyguide.settings import OPTIONS, add_options, from_options, redis_url
+
+if TYPE_CHECKING:
+    from studyguide.plan import Role
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
@@ -73,7 +76,7 @@ def _perform(given: argparse.Namespace) -> int:
     handler.setFormatter(JsonLines() if as_json else Lines(LINE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     complain = logging.getLogger("studyguide").error if as_json else _print_error
-    if given.command is not _role:
+    if given.command not in (_role, _written_role):
         _clean_up_on_signals()
     try:
         return int(given.command(given))
@@ -82,7 +85,7 @@ def _perform(given: argparse.Namespace) -> int:
         return 2
     except (StudyguideError, OSError) as error:  # OSError: a full disk, for example
         complain(str(error))
-        return TRY_AGAIN if given.command is _role else 1
+        return TRY_AGAIN if given.command in (_role, _written_role) else 1
 
 
 def _clean_up_on_signals() -> None:
@@ -165,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("sequential", "coordinator", "worker", "assembler"):
         role = commands.add_parser(name, help=f"run the role {name} in this process")
         _add_role(role, role=name)
+    written = commands.add_parser("role", help="run the role that a local run has written down")
+    written.add_argument("file", type=Path, help="a JSON file in the folder of the run")
+    written.set_defaults(command=_written_role)
     service = commands.add_parser("service", help="run roles of g in this process")
     modes = ("coordinator", "worker", "assembler", "all")
     service.add_argument("--mode", dest="role", choices=modes, default="all")
@@ -301,7 +307,7 @@ def _add_role(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 def _role(given: argparse.Namespace) -> int:
     from studyguide.machinery.faults import Fault
-    from studyguide.roles import Role, serve
+    from studyguide.plan import Role
 
     given.approach = _approach_of_role(given)
     if given.role != "sequential" and not given.redis:
@@ -318,15 +324,27 @@ def _role(given: argparse.Namespace) -> int:
         faults=tuple(Fault.parse(text) for text in given.fault),
         metrics=getattr(given, "metrics_port", ""),
     )
+    return _serve(role)
+
+
+def _written_role(given: argparse.Namespace) -> int:
+    from studyguide.plan import Role
+
+    return _serve(Role.read(given.file, redis_url() or "", STARTED))
+
+
+def _serve(role: "Role") -> int:
+    from studyguide.roles import serve
+
     try:
         return serve(role)
     except Cancelled:  # told to stop while Redis was away, or while images were open
-        return 0 if given.role in ("worker", "assembler") else STOPPED
+        return 0 if role.role in ("worker", "assembler") else STOPPED
     except (UsageError, QueueError, OSError):
         raise
     except Exception as error:
         trace = not isinstance(error, StudyguideError)
-        logging.getLogger(__name__).error("%s ends: %s", given.name, error, exc_info=trace)
+        logging.getLogger(__name__).error("%s ends: %s", role.name, error, exc_info=trace)
         return OUR_ERROR
 
 

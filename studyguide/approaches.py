@@ -60,7 +60,7 @@ def e_distributed_queue(cluster: "Cluster") -> None:
 def f_fault_tolerant_queue(cluster: "Cluster") -> None:
     """A Redis stream with leases, retries and a checkpoint: nothing is lost."""
     cluster.start_redis(persistent=True)
-    cluster.start("worker", cluster.settings.workers, "--workers", "1")
+    cluster.start("worker", cluster.settings.workers, threads=1)
     cluster.start("assembler")
     cluster.start("coordinator")
     cluster.watch("coordinator")
@@ -71,7 +71,7 @@ def g_multithreaded_service(cluster: "Cluster") -> None:
     settings = cluster.settings
     threads_each = -(-settings.workers // settings.instances)
     cluster.start_redis(persistent=True)
-    cluster.start("worker", settings.instances, "--workers", str(threads_each))
+    cluster.start("worker", settings.instances, threads_each)
     cluster.start("assembler")
     cluster.start("coordinator")
     cluster.watch("coordinator")

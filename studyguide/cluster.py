@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,30 +20,25 @@ from studyguide import images
 from studyguide.approaches import APPROACHES
 from studyguide.errors import ImageError, ToolError, UsageError
 from studyguide.machinery import files
-from studyguide.machinery.faults import Fault
 from studyguide.machinery.link import Link, clear, expire
 from studyguide.machinery.processes import Child, Reaper
 from studyguide.machinery.redis_server import RedisServer, external_server
+from studyguide.machinery.run_folder import KEPT_S
 from studyguide.machinery.warm import Template
+from studyguide.plan import Plan, Role, RoleName
 from studyguide.record.timeline import LET_GO, Event, EventTail, Recorder
-from studyguide.settings import Settings, redis_url, to_options
+from studyguide.settings import Settings, redis_url
 from studyguide.states import reopen
 
 log = logging.getLogger(__name__)
 
-ROLE = (sys.executable, "-m", "studyguide")
+STUDYGUIDE = (sys.executable, "-m", "studyguide")
 STEP_S = 0.01  # how often the cluster looks at its processes
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
 HEALTHY_S = 60.0  # a process that ran for so long begins to count its restarts anew
-KEPT_S = 7 * 24 * 3600  # seconds for which a run that was cut short can be resumed
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
 HOPELESS = (2, 75)  # wrong usage; Redis away beyond our patience, or a full disk: no use to go on
-
-
-def key_prefix(run_id: str) -> str:
-    """How the keys of a run begin on a server that somebody else runs."""
-    return f"{{sg-{run_id}}}:"
 
 
 class Chaos(Protocol):
@@ -60,27 +54,27 @@ class Cluster(ABC):
     Approaches call `start_redis`, `start` and `watch`; chaos calls `kill_busy_worker`.
     """
 
-    def __init__(self, settings: Settings, approach: str, folder: Path, recorder: Recorder) -> None:
-        self.settings = settings
-        self.approach = approach
-        self.folder = folder  # on this machine: events arrive in its folder `events`
+    def __init__(self, plan: Plan, recorder: Recorder) -> None:
+        self.plan = plan
         self.recorder = recorder
-        self.chaos: Sequence[Chaos] = ()
-        self.faults: Sequence[Fault] = ()
         self.held: dict[tuple[str, str], Event] = {}  # (process, lane) -> last event of its tile
         self.blurred = 0  # tiles so far
         self.failures = 0  # images so far
-        self.run_id = f"{time.time_ns():x}"
         self.cut_short = False  # it ends with an error, or was told to stop
-        self._tail = EventTail(folder / "events")
+        self._tail = EventTail(plan.folder / "events")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run."""
+        return self.plan.settings
 
     @abstractmethod
     def start_redis(self, persistent: bool) -> None:
         """Have a Redis for this run, persistent or not."""
 
     @abstractmethod
-    def start(self, role: str, count: int = 1, *options: str) -> None:
-        """Have `count` processes of a role."""
+    def start(self, role: RoleName, count: int = 1, threads: int | None = None) -> None:
+        """Have `count` processes of a role, with so many threads each if they blur."""
 
     @abstractmethod
     def watch(self, role: str) -> None:
@@ -136,16 +130,14 @@ class Cluster(ABC):
         except Exception as error:
             if fault is None:
                 raise
-            log.warning("what runs for %s was not closed well: %s", self.folder, error)
+            log.warning("what runs for %s was not closed well: %s", self.plan.folder, error)
 
 
 @dataclass
 class Process:
     """One process of a role, over its restarts."""
 
-    name: str
-    role: str
-    command: list[str]
+    role: Role
     child: Child
     restarts: int = 0
     since: float = field(default_factory=time.monotonic)  # when its child was started
@@ -155,15 +147,13 @@ class Process:
 class LocalCluster(Cluster):
     """A cluster of processes on this machine; a context manager that leaves none behind."""
 
-    def __init__(self, settings: Settings, approach: str, folder: Path, recorder: Recorder) -> None:
-        super().__init__(settings, approach, folder, recorder)
+    def __init__(self, plan: Plan, recorder: Recorder) -> None:
+        super().__init__(plan, recorder)
         self.processes: dict[str, Process] = {}
         self.redis: RedisServer | None = None
         self.redis_url = ""
         self._awaited: Process | None = None  # the one that may end by itself
-        self._prefix = "{sg}:"
         self._reaper = Reaper()
-        self._options: dict[str, tuple[str, ...]] = {}  # role -> what its first processes were told
 
     def prepare(self) -> None:
         """Have a warm template, if roles are forked from one, before the clock starts."""
@@ -178,37 +168,35 @@ class LocalCluster(Cluster):
         if url:
             external_server(url)
             self.redis_url = url
-            self._prefix = key_prefix(self.run_id)  # others may use that server too
             if self._is_resumed:
-                expire(url, self._prefix, None)
+                expire(url, self.plan.prefix, None)
         else:
-            self.redis = RedisServer.start(self.folder / "redis", persistent, self._reaper)
+            self.redis = RedisServer.start(self.plan.folder / "redis", persistent, self._reaper)
             self.redis_url = self.redis.url
         if self._is_resumed:
-            reopen(Link(self.redis_url), self._prefix, self._intact())
+            reopen(Link(self.redis_url), self.plan.prefix, self._intact())
         if persistent:
-            log.info("run %s, in %s", self.run_id, self.folder)  # what --resume takes
+            log.info("run %s, in %s", self.plan.run_id, self.plan.folder)  # what --resume takes
 
     @property
     def _is_resumed(self) -> bool:
-        return (self.folder / "events").exists()
+        return (self.plan.folder / "events").exists()
 
     def _intact(self) -> set[str]:
         """Images that were saved, and whose files are still what they were."""
-        events = EventTail(self.folder / "events").read()
+        events = EventTail(self.plan.folder / "events").read()
         ends = [event for event in events if event.stage in ("save", "failed")]
         last = {event.image: event for event in sorted(ends, key=lambda event: event.end)}
         saved = [event for event in last.values() if event.stage == "save"]
         return {event.image for event in saved if _is_as_recorded(event)}
 
-    def start(self, role: str, count: int = 1, *options: str) -> None:
-        """Start `count` processes of a role, with these options or those of its first ones."""
-        options = self._options.setdefault(role, options)
-        for n in range(count):
-            name = f"{role}-{n}"
+    def start(self, role: RoleName, count: int = 1, threads: int | None = None) -> None:
+        """Start those of `count` processes of a role that are missing."""
+        for name in (f"{role}-{n}" for n in range(count)):
             if name not in self.processes:
-                command = [*self._arguments(role, name), *options]
-                self.processes[name] = Process(name, role, command, self._spawn(name, command))
+                its = self.plan.role(role, name, threads)
+                its.write()
+                self.processes[name] = Process(its, self._spawn(its))
 
     def watch(self, role: str) -> None:
         """Keep the cluster going until the process of this role has done its work."""
@@ -218,14 +206,14 @@ class LocalCluster(Cluster):
             time.sleep(STEP_S)
         self.step()
         if process.child.poll() and not self.failures:  # Python's own 1: it never came to its work
-            raise ToolError([process.name], process.child.poll(), process.child.tail())
+            raise ToolError([process.role.name], process.child.poll(), process.child.tail())
 
     # -- one step: read events, let chaos strike, restart what died
 
     def step(self) -> None:
         """Do all that is due."""
         self.read_events()
-        for strike in self.chaos:
+        for strike in self.plan.chaos:
             strike(self)
         for process in self.processes.values():
             code = process.child.poll()
@@ -238,16 +226,16 @@ class LocalCluster(Cluster):
     def _revive(self, process: Process, code: int) -> None:
         now = time.monotonic()
         if process.due == 0.0:
-            self.record_death(process.name, exit_code=code)
+            self.record_death(process.role.name, exit_code=code)
             files.sweep(self.settings.output)
             if now - process.since > HEALTHY_S:
                 process.restarts = 0
             if code in HOPELESS or process.restarts == MAX_RESTARTS:
-                silence = f"nothing, as it is where the disk of {self.folder} is full"
-                raise ToolError([process.name], code, process.child.tail() or silence)
+                silence = f"nothing, as it is where the disk of {self.plan.folder} is full"
+                raise ToolError([process.role.name], code, process.child.tail() or silence)
             process.due = now + 0.1 * 2**process.restarts
         elif now >= process.due:
-            process.child = self._spawn(process.name, process.command)
+            process.child = self._spawn(process.role)
             process.restarts += 1
             process.since, process.due = now, 0.0
 
@@ -292,30 +280,28 @@ class LocalCluster(Cluster):
         """Lanes that were handed a tile and have not finished its blur."""
         return [lane for lane, event in self.held.items() if event.stage == "wait"]
 
-    def scale(self, role: str, count: int) -> None:
-        """Have `count` processes of a role: drain those too many, start those missing."""
-        names = {f"{role}-{n}" for n in range(count)}
-        for process in list(self.processes.values()):
-            if process.role == role and process.name not in names:
-                self.processes.pop(process.name).child.stop(GRACE_S)
-        self.start(role, count)
+    def scale(self, role: RoleName, count: int) -> None:
+        """Have `count` processes of a role: drain those too many, start more like the first."""
+        there = self.having(role)
+        for process in there[count:]:
+            self.processes.pop(process.role.name).child.stop(GRACE_S)
+        self.start(role, count, there[0].role.settings.workers if there else None)
+
+    def having(self, role: RoleName) -> list[Process]:
+        """The processes that have this role."""
+        return [process for process in self.processes.values() if process.role.role == role]
 
     # -- processes
 
-    def _arguments(self, role: str, name: str) -> list[str]:
-        verb = ["service", "--mode", role] if APPROACHES[self.approach].pools else [role]
-        options = ["--approach", self.approach, "--name", name, "--folder", str(self.folder)]
-        planted = [part for fault in self.faults for part in ("--fault", str(fault))]
-        run = ["--run", self.run_id, "--prefix", self._prefix] if self.redis_url else []
-        return [*verb, *options, *run, *to_options(self.settings), *planted]
-
-    def _spawn(self, name: str, command: list[str]) -> Child:
+    def _spawn(self, role: Role) -> Child:
+        """Start `studyguide role FILE`: a process that reads the role from that file."""
+        command = ["role", str(role.path)]
         # The address holds a password: in the environment it shows in no process list.
         env = {**os.environ, "REDIS_URL": self.redis_url}
-        log = self.folder / f"{name}.log"
+        log = self.plan.folder / f"{role.name}.log"
         if self.settings.start == "fresh":
-            return Child(name, [*ROLE, *command], env, log, self._reaper)
-        return Child(name, command, env, log, self._reaper, Template.current().fork)
+            return Child(role.name, [*STUDYGUIDE, *command], env, log, self._reaper)
+        return Child(role.name, command, env, log, self._reaper, Template.current().fork)
 
     def close(self) -> None:
         """Drain all processes at once, then end Redis.
@@ -337,10 +323,10 @@ class LocalCluster(Cluster):
         """End our server; on another one leave nothing, or what `--resume` needs for some days."""
         if self.redis:
             self.redis.stop()
-        elif self.redis_url and self.cut_short and APPROACHES[self.approach].resumable:
-            expire(self.redis_url, self._prefix, KEPT_S)
+        elif self.redis_url and self.cut_short and APPROACHES[self.plan.approach].resumable:
+            expire(self.redis_url, self.plan.prefix, KEPT_S)
         elif self.redis_url:
-            clear(self.redis_url, self._prefix)
+            clear(self.redis_url, self.plan.prefix)
 
 
 def _is_as_recorded(save: Event) -> bool:

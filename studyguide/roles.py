@@ -1,4 +1,4 @@
-"""From options to a running role: the entry of every process and pod of d to g."""
+"""A role at work: what every process and pod of d to g does."""
 
 import logging
 import signal
@@ -7,68 +7,24 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
 from studyguide import lists, service
 from studyguide.approaches import APPROACHES, a_sequential
 from studyguide.checkpoint import FileStore, RedisStore, Store
 from studyguide.errors import MORE_THREADS, Cancelled, StudyguideError, explained
 from studyguide.lists import ListQueue
-from studyguide.machinery.faults import Fault
 from studyguide.machinery.link import Link
+from studyguide.plan import Role
 from studyguide.record.metrics import ALIVE_S, Metrics
 from studyguide.record.metrics import serve as serve_metrics
 from studyguide.record.report import machine
 from studyguide.record.timeline import Clock, Event, EventFile, Recorder
-from studyguide.settings import Settings
 from studyguide.streams import StreamQueue
 from studyguide.threads import Crew
 from studyguide.work import Run
 
 log = logging.getLogger(__name__)
-
-RoleName = Literal["sequential", "coordinator", "worker", "assembler", "all"]
-
-
-@dataclass(frozen=True)
-class Role:
-    """One role of one approach, and where it finds what it shares with the others."""
-
-    name: str  # of this process or pod: its group in the timeline
-    role: RoleName
-    approach: str
-    settings: Settings
-    folder: Path  # events and, for f and g, pixels: shared by all roles of a run
-    redis_url: str = field(default="", repr=False)  # it may hold a password
-    prefix: str = "{sg}:"
-    run_id: str = ""
-    started: float = 0.0  # seconds since the epoch: when this process began
-    faults: tuple[Fault, ...] = ()
-    metrics: str = ""  # [HOST:]PORT where metrics and health are told, if anywhere
-
-    @property
-    def queue(self) -> str:
-        """The kind of queue that its approach has in Redis."""
-        return APPROACHES[self.approach].queue
-
-    @property
-    def alive(self) -> Path:
-        """The file that the heart of this process touches."""
-        return self.folder / "alive" / self.name
-
-    def link(self, stop: threading.Event) -> Link:
-        """A connection of its own for each thread."""
-        delivery = self.settings.delivery
-        slack_s = delivery.visibility_s / 2  # a longer pause may look like lapsed leases
-        slack_s = slack_s if self.queue == "list" else min(0.5, slack_s)
-        return Link(self.redis_url, delivery.patience_s, stop, slack_s, self.show_life)
-
-    def show_life(self) -> None:
-        """Touch that file: this process turns, even while it waits for Redis."""
-        self.alive.parent.mkdir(parents=True, exist_ok=True)
-        self.alive.touch()
 
 
 def serve(role: Role) -> int:
@@ -80,9 +36,9 @@ def serve(role: Role) -> int:
     """
     stop = threading.Event()
     _set_on_signals(stop)
-    role.show_life()
+    _show_life(role)
     metrics = _serve_metrics(role) if role.metrics else None
-    clock = Clock(role.link(stop).server_time()) if role.redis_url else Clock()
+    clock = Clock(_link(role, stop).server_time()) if role.redis_url else Clock()
     sink = _Sink(EventFile(role.folder / "events", role.name), role.run_id, metrics)
     run = Run(role.settings, Recorder(sink, role.name, clock), role.run_id)
     _warm_up(role)
@@ -90,11 +46,26 @@ def serve(role: Role) -> int:
     run.recorder.add("start", began, cpu_s=round(time.process_time(), 6), machine=machine())
     if role.role == "sequential":
         a_sequential(run, stop)
-    elif role.queue == "list":
+    elif APPROACHES[role.approach].queue == "list":
         _serve_list(role, run, stop)
     else:
         _serve_stream(role, run, stop)
     return 1 if sink.failures else 0
+
+
+def _link(role: Role, stop: threading.Event) -> Link:
+    """A connection of its own for each thread."""
+    delivery = role.settings.delivery
+    slack_s = delivery.visibility_s / 2  # a longer pause may look like lapsed leases
+    if APPROACHES[role.approach].queue != "list":
+        slack_s = min(0.5, slack_s)
+    return Link(role.redis_url, delivery.patience_s, stop, slack_s, lambda: _show_life(role))
+
+
+def _show_life(role: Role) -> None:
+    """Touch that file: this process turns, even while it waits for Redis."""
+    role.alive.parent.mkdir(parents=True, exist_ok=True)
+    role.alive.touch()
 
 
 def _set_on_signals(stop: threading.Event) -> None:
@@ -122,7 +93,7 @@ def _set_on_signals(stop: threading.Event) -> None:
 
 def _serve_metrics(role: Role) -> Metrics:
     metrics = Metrics()
-    tasks, listed = f"{role.prefix}tasks", role.queue == "list"
+    tasks, listed = f"{role.prefix}tasks", APPROACHES[role.approach].queue == "list"
     serve_metrics(
         role.metrics,
         metrics,
@@ -163,8 +134,8 @@ def _warm_up(role: Role) -> None:
 
 def _serve_list(role: Role, run: Run, stop: threading.Event) -> None:
     visibility_s = role.settings.delivery.visibility_s
-    queue = ListQueue(role.link(stop), role.prefix, role.name, visibility_s)
-    heart = service.Heart(ListQueue(role.link(stop), role.prefix), visibility_s, role.alive)
+    queue = ListQueue(_link(role, stop), role.prefix, role.name, visibility_s)
+    heart = service.Heart(ListQueue(_link(role, stop), role.prefix), visibility_s, role.alive)
     if role.role != "coordinator":
         heart.watch("", role.name)
     with _beating(heart, stop):
@@ -180,7 +151,7 @@ def _serve_stream(role: Role, run: Run, stop: threading.Event) -> None:
     """Start the threads of a role; `all` has those of all three roles in one process."""
 
     def queue() -> StreamQueue:
-        return StreamQueue(role.link(stop), role.prefix)
+        return StreamQueue(_link(role, stop), role.prefix)
 
     store, over = _store(role, stop), threading.Event()
     heart = service.Heart(queue(), role.settings.delivery.visibility_s, role.alive)
@@ -223,4 +194,4 @@ def _coordinate(
 def _store(role: Role, stop: threading.Event) -> Store:
     if role.settings.delivery.payload == "file":
         return FileStore(role.folder / "pixels")
-    return RedisStore(role.link(stop), role.prefix)
+    return RedisStore(_link(role, stop), role.prefix)

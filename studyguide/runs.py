@@ -1,39 +1,29 @@
 """One run from its settings to its report."""
 
-import errno
-import fcntl
-import json
 import logging
-import os
-import shutil
-import stat
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from studyguide import images
 from studyguide.approaches import APPROACHES, Approach
-from studyguide.cluster import KEPT_S, Chaos, Cluster, LocalCluster, key_prefix
-from studyguide.errors import DAMAGE, ImageError, MessageError, StudyguideError, UsageError
-from studyguide.machinery import files
+from studyguide.cluster import Chaos, Cluster, LocalCluster
+from studyguide.errors import ImageError, MessageError, UsageError
 from studyguide.machinery.faults import Fault
-from studyguide.machinery.link import clear, expire
+from studyguide.machinery.files import check_writable, sweep
+from studyguide.machinery.run_folder import place, read_notes, run_folder
+from studyguide.plan import Plan
 from studyguide.record.report import KILLED, RunReport, write_log
 from studyguide.record.timeline import Event, Recorder, Timeline
-from studyguide.settings import OPTIONS, Settings, describe, from_options, redis_url
+from studyguide.settings import OPTIONS, Settings, describe, from_options
 from studyguide.tiles import grid
 from studyguide.work import Run
 
 log = logging.getLogger(__name__)
 
 BACKENDS = ("local", "kubernetes")
-LOCK = "lock"  # in each temporary folder, held by the process that uses it
-YOUNG_S = 60.0  # a folder may be this old before it is locked
 JOBS = ("images", "output", "tile_size", "kernel_size", "sigma", "method")  # what makes a job
 
 
@@ -99,33 +89,39 @@ def run(
         _require_same_jobs(resume, chosen, noted, noted | settings)
         settings = noted | settings
     checked = _settings(chosen, settings)
-    planted = [Fault.parse(text) for text in faults]
-    paths, _ = images.find(checked.images)
-    _check_faults(planted, chosen, paths, checked.tile_size)
-    files.check_writable(checked.output)
-    if checked.output.samefile(checked.images):
-        problem = f"The output would overwrite the images: both are in {checked.output}"
-        raise UsageError(problem, "Choose another folder with --output")
-    if logs is not None:
-        files.check_writable(Path(logs), "--logs")
+    planted = tuple(map(Fault.parse, faults))
+    paths = _check(checked, chosen, planted, logs)
     events = Events(on_event)
     if chosen.on_threads:
         _run_threads(chosen.on_threads, checked, Recorder(events))
-    elif chosen.on_cluster:
+    else:
         run_id = resume or f"{time.time_ns():x}"
-        with _folder(run_id, resumable) as folder:
-            _note(folder, approach, checked)
-            kind = _kind(backend, run_id=run_id, namespace=namespace, keep=keep)
-            cluster = kind(checked, approach, folder, Recorder(events))
+        with run_folder(run_id, _notes(approach, checked, resumable)) as folder:
+            plan = Plan(approach, checked, folder, run_id, planted, tuple(chaos))
+            cluster = _cluster(plan, Recorder(events), backend, namespace, keep)
             checked = cluster.settings  # where pods run some of them are other ones
-            cluster.run_id, cluster.chaos, cluster.faults = run_id, chaos, planted
-            _run_cluster(chosen.on_cluster, cluster)
+            _run_cluster(chosen, cluster)
     _tell_unfinished(paths, events)
     where = "local" if chosen.on_threads else backend
     made = RunReport.of(approach, where, Timeline(events.all), describe(checked), chosen.title)
     if logs is not None:
         write_log(made, Path(logs), chosen.stem + KILLED * bool(chaos))
     return made
+
+
+def _check(
+    settings: Settings, chosen: Approach, planted: Sequence[Fault], logs: str | Path | None
+) -> list[Path]:
+    """The images of a run; UsageError if it could not do what it was told, or not write it."""
+    paths, _ = images.find(settings.images)
+    _check_faults(planted, chosen, paths, settings.tile_size)
+    check_writable(settings.output)
+    if settings.output.samefile(settings.images):
+        problem = f"The output would overwrite the images: both are in {settings.output}"
+        raise UsageError(problem, "Choose another folder with --output")
+    if logs is not None:
+        check_writable(Path(logs), "--logs")
+    return paths
 
 
 def _require(value: str, name: str, choices: Collection[str]) -> None:
@@ -188,126 +184,33 @@ def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: 
     function(Run(settings, recorder))
 
 
-def _run_cluster(function: Callable[[Any], None], cluster: Cluster) -> None:
-    files.sweep(cluster.settings.output)
+def _cluster(plan: Plan, recorder: Recorder, backend: str, namespace: str, keep: bool) -> Cluster:
+    if backend == "local":
+        return LocalCluster(plan, recorder)
+    from studyguide.kubernetes import KubernetesCluster
+
+    return KubernetesCluster(plan, recorder, namespace=namespace, keep=keep)
+
+
+def _run_cluster(chosen: Approach, cluster: Cluster) -> None:
+    assert chosen.on_cluster
+    sweep(cluster.settings.output)
     with cluster:
         if isinstance(cluster, LocalCluster):
             cluster.prepare()
             cluster.recorder.mark("run")  # on Kubernetes the clock starts with the roles
-        function(cluster)
+        chosen.on_cluster(cluster)
 
 
-@contextmanager
-def _folder(run_id: str, resumable: bool) -> Iterator[Path]:
-    """The folder of a run on a cluster; it is kept if the run is cut short and can be resumed."""
-    sweep()
-    folder = _place(run_id)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise UsageError(f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own")
-    try:
-        lock = hold(folder)
-    except BlockingIOError as error:
-        raise UsageError(f"The run {run_id} still goes on", "Wait for its end") from error
-    with lock:
-        os.utime(folder / LOCK)  # it can be resumed for some days from here on
-        try:
-            yield folder
-        except BaseException as error:
-            if resumable and (folder / "events").exists():
-                log.warning("run %s was cut short; --resume %s goes on with it", run_id, run_id)
-            else:
-                _remove(folder)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                remedy = "Free some space, or set TMPDIR to a folder on another disk"
-                raise StudyguideError(f"{folder}: {error.strerror}", remedy) from error
-            raise
-        _remove(folder)
-
-
-def hold(folder: Path) -> IO[str]:
-    """Lock a folder for as long as the returned file is open: it is closed however we end.
-
-    Raises BlockingIOError if another process holds it.
-    """
-    lock = (folder / LOCK).open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-class TemporaryFolder(tempfile.TemporaryDirectory[str]):
-    """A temporary folder that a later run removes if this process is killed."""
-
-    def __init__(self, kind: str) -> None:
-        sweep()
-        super().__init__(prefix=f"studyguide-{kind}-")
-        self._lock = hold(Path(self.name))
-
-    def cleanup(self) -> None:
-        """Remove the folder."""
-        self._lock.close()
-        super().cleanup()
-
-
-def sweep() -> None:
-    """Remove the temporary folders of killed processes, and of cut-short runs after some days.
-
-    On a Redis that somebody else runs, their keys are removed too, or get a time to live.
-    """
-    for folder in Path(tempfile.gettempdir()).glob("studyguide-*"):
-        # It is held by a process, somebody else's, or was removed meanwhile.
-        with suppress(OSError, StudyguideError):
-            age_s = time.time() - (folder / LOCK).stat().st_mtime
-            # Others keep folders of such names, too; a young one may be about to be locked.
-            if _is_private(folder) and age_s > YOUNG_S:
-                with hold(folder):
-                    _leave(folder, age_s < KEPT_S)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether it is a folder, not a link to one, that only we can enter."""
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and (found.st_mode & 0o77, found.st_uid) == (0, os.getuid())
-
-
-def _leave(folder: Path, recent: bool) -> None:
-    """Keep the folder of a dead process if it can be resumed, else remove it."""
-    url, prefix = redis_url(), key_prefix(folder.name.removeprefix("studyguide-"))
-    resumable = {letter for letter, approach in APPROACHES.items() if approach.resumable}
-    if recent and _noted(folder).get("approach") in resumable:
-        if url:
-            expire(url, prefix, KEPT_S)
-        return
-    if url:
-        clear(url, prefix)
-    _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last: `sweep` finds what an interruption leaves."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != LOCK:
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _place(run_id: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"studyguide-{run_id}"
-
-
-def _note(folder: Path, approach: str, settings: Settings) -> None:
-    """Write down what `--resume` needs to know, in whatever folder it is called."""
+def _notes(approach: str, settings: Settings, resumable: bool) -> dict[str, Any]:
+    """What `--resume` needs to know, in whatever folder it is called."""
     places = {"images": settings.images, "output": settings.output.parent}
     absolute = {name: str(path.absolute()) for name, path in places.items()}
-    noted = {"approach": approach, "settings": describe(settings) | absolute}
-    with files.atomic(folder / "run.json") as file:
-        file.write(json.dumps(noted).encode())
+    return {
+        "approach": approach,
+        "resumable": resumable,
+        "settings": describe(settings) | absolute,
+    }
 
 
 def _require_same_jobs(
@@ -332,9 +235,9 @@ def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
 
     Raises UsageError if there is no such run of that approach.
     """
-    folder = _place(run_id)
+    folder = place(run_id)
     # A name is of letters and digits, so that it cannot lead to another folder.
-    noted = _noted(folder) if run_id.isalnum() else {}
+    noted = read_notes(folder) if run_id.isalnum() else {}
     if not approach or noted.get("approach") != approach:
         raise UsageError(
             f"There is no run {run_id!r} to resume in {folder.parent}",
@@ -342,21 +245,6 @@ def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
             "letter and with the same TMPDIR",
         )
     return dict(noted["settings"])
-
-
-def _noted(folder: Path) -> dict[str, Any]:
-    """What `_note` wrote; nothing if it is not there or damaged."""
-    with suppress(OSError, *DAMAGE):
-        return dict(json.loads((folder / "run.json").read_bytes()))
-    return {}
-
-
-def _kind(backend: str, **options: Any) -> Callable[[Settings, str, Path, Recorder], Cluster]:
-    if backend == "local":
-        return LocalCluster
-    from studyguide.kubernetes import KubernetesCluster
-
-    return partial(KubernetesCluster, **options)
 
 
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:
@@ -394,7 +282,5 @@ def _settings(chosen: Approach, given: dict[str, Any]) -> Settings:
         raise UsageError(f"There is no setting {unknown[0]!r}", f"Use one of {', '.join(OPTIONS)}")
     if chosen.workers and (not chosen.tiled or given.get("workers") is None):
         given = {**given, "workers": chosen.workers}
-    for name in ("images", "output"):
-        given = {**given, name: Path(given.get(name, getattr(Settings, name)))}
     settings = from_options(given)
     return replace(settings, output=settings.output / chosen.stem)

@@ -183,6 +183,7 @@ def from_options(given: dict[str, Any]) -> Settings:
         {name: given[name] for name in _options(kind) if name in given}
         for kind in (Settings, Blur, Delivery)
     )
+    own |= {name: Path(own[name]) for name in ("images", "output") if name in own}
     return Settings(**own, blur=Blur.of(**blur), delivery=Delivery(**delivery))
 
 

@@ -29,10 +29,11 @@ from studyguide.blur import POOL
 from studyguide.cluster import Cluster, LocalCluster
 from studyguide.errors import UsageError
 from studyguide.machinery import places
+from studyguide.machinery.run_folder import TemporaryFolder
 from studyguide.machinery.warm import Template
 from studyguide.record.looks import AXIS, TOP, WIDTH, Chart
 from studyguide.record.report import RunReport
-from studyguide.runs import TemporaryFolder, run
+from studyguide.runs import run
 from studyguide.tiles import Pixels
 from studyguide_course.doctor import describe
 from studyguide_course.measures import Span
@@ -361,8 +362,8 @@ class MemoryProbe:
         """Look if it is time."""
         if self.mib or cluster.blurred < self.after or not isinstance(cluster, LocalCluster):
             return
-        workers = [process for process in cluster.processes.values() if process.role == "worker"]
-        self.mib = {process.name: _resident_mib(process.child.pid) for process in workers}
+        workers = cluster.having("worker")
+        self.mib = {process.role.name: _resident_mib(process.child.pid) for process in workers}
 
 
 def _resident_mib(pid: int) -> float:

@@ -18,12 +18,12 @@ from studyguide import images, runs
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Chaos, Cluster, KillWorker, LocalCluster
 from studyguide.errors import Cancelled, StudyguideError, UsageError
+from studyguide.machinery.run_folder import TemporaryFolder
 from studyguide.record.charts import timeline_figure
 from studyguide.record.looks import LOOKS
 from studyguide.record.report import Ledger, RunReport
 from studyguide.record.scene import Bar, Scene
 from studyguide.record.timeline import Event, Timeline
-from studyguide.runs import TemporaryFolder
 from studyguide_course.lesson import Lesson
 from studyguide_course.view import Drawing, RunView, side_by_side
 
@@ -230,7 +230,7 @@ class RunThread(threading.Thread):
 
 def workers_of(cluster: LocalCluster) -> list[str]:
     """Names of the workers' processes."""
-    return [name for name, it in cluster.processes.items() if it.role == "worker"]
+    return [process.role.name for process in cluster.having("worker")]
 
 
 def obey(cluster: LocalCluster, order: str, target: str) -> bool:

@@ -19,6 +19,7 @@ from studyguide import kubernetes
 from studyguide.kubernetes import KubernetesCluster
 from studyguide.machinery.link import Link
 from studyguide.machinery.redis_server import RedisServer
+from studyguide.plan import Plan
 from studyguide.record.timeline import Recorder
 from studyguide.settings import from_options
 
@@ -125,6 +126,5 @@ def pods(tmp_path: Path, cluster: SmallCluster) -> KubernetesCluster:
     """Approach e on the small cluster, of which nothing is deployed yet."""
     options = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
     places = {"images": tmp_path, "output": tmp_path / "e_distributed_queue"}
-    return KubernetesCluster(
-        from_options({**options, **places}), "e", tmp_path, Recorder(lambda event: None)
-    )
+    plan = Plan("e", from_options({**options, **places}), tmp_path, "1")
+    return KubernetesCluster(plan, Recorder(lambda event: None))

@@ -1,5 +1,6 @@
 """Faults for real: processes and servers are killed in the middle of a run."""
 
+import json
 import os
 import shutil
 import sys
@@ -25,6 +26,8 @@ from studyguide.errors import ToolError, UsageError
 from studyguide.images import sha256
 from studyguide.machinery.processes import Child
 from studyguide.machinery.redis_server import RedisServer
+from studyguide.machinery.run_folder import KEPT_S
+from studyguide.plan import Plan, Role
 from studyguide.record.report import Ledger, RunReport
 from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import Blur, from_options
@@ -186,14 +189,14 @@ def cluster(
     """A cluster of f that has a Redis and no processes yet."""
     monkeypatch.setenv("REDIS_URL", shared_server.url)
     settings = from_options({**SMALL, "images": two_images, "output": tmp_path / "out"})
-    recorder = Recorder(lambda event: None)
-    with LocalCluster(settings, "f", tmp_path / "run", recorder) as cluster:
+    plan = Plan("f", settings, tmp_path / "run", "1")
+    with LocalCluster(plan, Recorder(lambda event: None)) as cluster:
         cluster.start_redis(persistent=False)
         yield cluster
 
 
 def wait_until_started(cluster: LocalCluster, name: str) -> None:
-    path = cluster.folder / "events" / f"{name}.jsonl"
+    path = cluster.plan.folder / "events" / f"{name}.jsonl"
     wait_until(lambda: path.exists() and path.stat().st_size)
 
 
@@ -242,7 +245,7 @@ def test_a_process_that_dies_again_and_again_is_given_up(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_module, "MAX_RESTARTS", 2)
-    cluster.chaos = [lambda cluster: cluster.kill("worker-0")]
+    cluster.plan = replace(cluster.plan, chaos=(lambda cluster: cluster.kill("worker-0"),))
     cluster.start("worker")
     with pytest.raises(ToolError, match=r"worker-0.* ended with exit code -9"):
         wait_until(cluster.step)
@@ -265,17 +268,22 @@ def test_a_process_that_ran_well_for_long_begins_to_count_anew(
 def test_a_process_that_cannot_write_is_given_up_at_once_with_what_it_said(
     cluster: LocalCluster,
 ) -> None:
-    cluster.folder.mkdir()
-    (cluster.folder / "events").write_text("where its events should go")
+    cluster.plan.folder.mkdir()
+    (cluster.plan.folder / "events").write_text("where its events should go")
     cluster.start("worker")
     with pytest.raises(ToolError, match=r"worker-0.* exit code 75: studyguide: .*File exists: '/"):
         wait_until(cluster.step)
     assert cluster.processes["worker-0"].restarts == 0
 
 
-def test_a_process_that_was_started_wrongly_is_given_up_at_once(cluster: LocalCluster) -> None:
-    cluster.start("worker", 1, "--tile-size", "0")
-    with pytest.raises(ToolError, match=r"worker-0.* ended with exit code 2:.*tile size is 0"):
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"folder": "x", "settings": {"workers": 0}}'])
+def test_a_process_whose_role_is_damaged_is_given_up_at_once(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    cluster.plan.folder.mkdir()
+    monkeypatch.setattr(Role, "write", lambda role: role.path.write_text(text))
+    cluster.start("worker")
+    with pytest.raises(ToolError, match=r"worker-0.* ended with exit code 2:.*worker-0.json"):
         wait_until(cluster.step)
     assert cluster.processes["worker-0"].restarts == 0
 
@@ -284,8 +292,9 @@ def test_a_coordinator_that_crashes_is_not_taken_for_one_whose_images_failed(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash = (sys.executable, "-c", "raise ImportError('redis is gone')")
-    monkeypatch.setattr(cluster_module, "ROLE", crash)
-    cluster.settings = replace(cluster.settings, start="fresh")
+    monkeypatch.setattr(cluster_module, "STUDYGUIDE", crash)
+    fresh = replace(cluster.settings, start="fresh")
+    cluster.plan = replace(cluster.plan, settings=fresh)
     cluster.start("coordinator")
     with pytest.raises(ToolError, match=r"(?s)coordinator-0.* exit code 1:.*redis is gone"):
         cluster.watch("coordinator")
@@ -305,7 +314,7 @@ def test_whichever_step_of_its_end_fails_a_cluster_leaves_nothing_behind(
 ) -> None:
     cluster.scale("worker", 2)
     children = [process.child for process in cluster.processes.values()]
-    client.set(f"{cluster._prefix}state", "saved")
+    client.set(f"{cluster.plan.prefix}state", "saved")
     homes = {"read_events": cluster, "clear": cluster_module}
     home = homes.get(step, Child)
     monkeypatch.setattr(home, step, failing(getattr(home, step), 1, error))
@@ -313,7 +322,7 @@ def test_whichever_step_of_its_end_fails_a_cluster_leaves_nothing_behind(
         cluster.close()
     assert [child.wait(WAIT_S) is None for child in children] == [False, False]
     assert cluster._reaper._helper.poll() is not None
-    assert step == "clear" or not client.keys(f"{cluster._prefix}*")
+    assert step == "clear" or not client.keys(f"{cluster.plan.prefix}*")
 
 
 def test_what_fails_at_the_end_does_not_hide_what_failed_before(
@@ -348,7 +357,7 @@ def test_on_a_server_of_others_a_run_that_is_cut_short_leaves_no_key_for_ever(
         perform(letter, on_event=interrupt, workers=1, instances=1, faults=SLOW_END)
     lives = {key: client.ttl(key) for key in client.keys("*")}
     assert bool(lives) == lasts
-    assert all(0 < life <= cluster_module.KEPT_S for life in lives.values())
+    assert all(0 < life <= KEPT_S for life in lives.values())
     if lasts:
         (folder,) = tmp_path.glob("studyguide-*")
         run = folder.name.removeprefix("studyguide-")
@@ -436,7 +445,8 @@ def test_a_run_is_not_resumed_with_other_jobs(
     settings = from_options({**SMALL, "images": two_images, "output": tmp_path / "f"})
     folder = tmp_path / "studyguide-1"
     folder.mkdir(mode=0o700)
-    runs._note(folder, "f", replace(settings, output=tmp_path / APPROACHES["f"].stem))
+    settings = replace(settings, output=tmp_path / APPROACHES["f"].stem)
+    (folder / "run.json").write_text(json.dumps(runs._notes("f", settings, resumable=True)))
     with pytest.raises(UsageError, match=f"The run 1 was begun with {problem}"):
         perform("f", **{"resume": "1", **changed})
     assert list(folder.iterdir()) == [folder / "run.json"]

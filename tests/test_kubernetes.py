@@ -26,6 +26,7 @@ from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.images import load, sha256
 from studyguide.kubernetes import KubernetesCluster
 from studyguide.machinery import places
+from studyguide.plan import Plan
 from studyguide.record.report import KILLED, RunReport, newest_log, read_log
 from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import from_options
@@ -422,7 +423,7 @@ def test_an_error_of_a_pod_names_the_image_as_people_know_it(
 
 
 def test_settings_of_the_run_come_last_so_that_they_count(pods: KubernetesCluster) -> None:
-    pods.start("worker", 3, "--workers", "1")
+    pods.start("worker", 3, 1)
     (worker,) = [thing for thing in pods._objects if thing["metadata"]["name"] == "worker"]
     assert worker["spec"]["replicas"] == 3
     arguments = worker["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -503,9 +504,8 @@ def test_a_deployment_by_hand_after_a_run_that_was_kept_gets_a_redis_with_its_ow
     tmp_path: Path, two_images: Path, cluster: SmallCluster
 ) -> None:
     settings = from_options({**HASTY, "images": two_images, "output": tmp_path / "f"})
-    kept = KubernetesCluster(
-        settings, "f", tmp_path, Recorder(lambda event: None), namespace=NAMESPACE
-    )
+    plan = Plan("f", settings, tmp_path, "1")
+    kept = KubernetesCluster(plan, Recorder(lambda event: None), namespace=NAMESPACE)
     kept.kubectl.create(kept._objects)
     (before,) = [pod for pod in cluster.pods if pod.name.startswith("redis")]
     make("deploy", "A=f")

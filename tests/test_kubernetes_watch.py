@@ -61,13 +61,13 @@ def test_a_run_labels_all_that_it_creates(pods: KubernetesCluster) -> None:
     labels = {
         "app.kubernetes.io/managed-by": "studyguide",
         "app.kubernetes.io/part-of": "studyguide",
-        RUN: pods.run_id,
+        RUN: pods.plan.run_id,
         "studyguide/owner": owner(),
     }
     for thing in pods._objects:
         assert labels.items() <= thing["metadata"]["labels"].items()
         where = "name" if thing["kind"] == "Namespace" else "namespace"
-        assert thing["metadata"][where] == f"studyguide-{pods.run_id}"
+        assert thing["metadata"][where] == f"studyguide-{pods.plan.run_id}"
         if "template" in thing.get("spec", {}):
             assert labels.items() <= thing["spec"]["template"]["metadata"]["labels"].items()
 
@@ -150,7 +150,7 @@ def test_no_effect_is_dated_before_the_death_that_caused_it(
         effect = death + chance.uniform(0.001, 3)  # a tile is taken over, or it has restarted
         looked = chance.uniform(last - 1, death)
         pods._looked = looked
-        pods._see_deaths([a_pod(name, pods.run_id)])
+        pods._see_deaths([a_pod(name, pods.plan.run_id)])
         pods.note(Event("start", start, start + 0.5, name, "MainThread"))
         pods.note(Event("wait", last, last, name, "worker-0", "x.png", 1))
         how = chance.choice(["restarted", "restarted unknown", "gone", "killed"])
@@ -159,7 +159,7 @@ def test_no_effect_is_dated_before_the_death_that_caused_it(
             pods.note(Event("wait", effect + 1, effect + 1, name, "worker-0", "x.png", 2))
             running = {"running": {"startedAt": moment(effect)}}
             before = ended(death) if how == "restarted" else {"terminated": {"exitCode": 137}}
-            after = [a_pod(name, pods.run_id, restarts=1, state=running, last=before)]
+            after = [a_pod(name, pods.plan.run_id, restarts=1, state=running, last=before)]
         else:
             detail = {"from_worker": f"{name}/worker-0"}
             reclaim = Event("reclaim", effect, effect, "other", "w", "x.png", 1, detail=detail)
@@ -216,11 +216,11 @@ def test_a_pod_that_its_node_took_along_has_died_once(
     deaths: list[Event] = []
     pods.recorder.sink = deaths.append
     name = "worker-1"
-    metadata = {"name": name, "labels": {RUN: pods.run_id, ROLE: "worker", "app": "worker"}}
+    metadata = {"name": name, "labels": {RUN: pods.plan.run_id, ROLE: "worker", "app": "worker"}}
     if "metadata" in change:
         change = change | {"metadata": metadata | change["metadata"]}
-    after = a_pod(name, pods.run_id, **change)
-    for things in ([a_pod(name, pods.run_id)], [after], [after]):
+    after = a_pod(name, pods.plan.run_id, **change)
+    for things in ([a_pod(name, pods.plan.run_id)], [after], [after]):
         pods._see_deaths(things)
     assert [event.process for event in deaths] == [name] * died
 
@@ -229,12 +229,12 @@ def test_a_job_that_ends_as_it_should_has_not_died(pods: KubernetesCluster) -> N
     deaths: list[Event] = []
     pods.recorder.sink = deaths.append
     of = {"ownerReferences": [{"kind": "Job", "name": "coordinator"}]}
-    labels = {"labels": {RUN: pods.run_id, ROLE: "coordinator", "app": "coordinator"}}
+    labels = {"labels": {RUN: pods.plan.run_id, ROLE: "coordinator", "app": "coordinator"}}
     for code, name in enumerate(("all-well", "an-image-failed", "wrong-usage")):
         over = {"phase": "Failed" if code else "Succeeded"}
         for state, status in (({"running": {}}, {}), (ended(1_800_000_000, code), over)):
             changes = {"metadata": {"name": name, **labels, **of}, "status": status}
-            pods._see_deaths([a_pod(name, pods.run_id, state=state, **changes)])
+            pods._see_deaths([a_pod(name, pods.plan.run_id, state=state, **changes)])
     assert [event.process for event in deaths] == ["wrong-usage"]
 
 

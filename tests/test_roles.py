@@ -19,8 +19,8 @@ from studyguide import roles, service
 from studyguide.checkpoint import FileStore
 from studyguide.errors import QueueError
 from studyguide.machinery.redis_server import RedisServer
+from studyguide.plan import Role
 from studyguide.record.timeline import Recorder
-from studyguide.roles import Role
 from studyguide.settings import from_options
 from studyguide.streams import StreamQueue
 from studyguide.work import Run
@@ -62,7 +62,7 @@ def a_role(folder: Path, port: int, **options: Any) -> Role:
 
 def test_a_process_that_waits_for_redis_shows_life_all_the_time(tmp_path: Path) -> None:
     role = a_role(tmp_path, free_port(), patience_s=1.0)
-    link, seen = role.link(threading.Event()), set[int]()
+    link, seen = roles._link(role, threading.Event()), set[int]()
 
     def ask(client: Any) -> None:
         if role.alive.exists():
@@ -81,7 +81,7 @@ def test_a_heart_may_be_silent_for_a_whole_visibility_timeout(
     """It touches its file three times in each."""
     port = free_port()
     role = replace(a_role(tmp_path, port, visibility_s=visibility_s), metrics=str(port))
-    role.show_life()
+    roles._show_life(role)
     roles._serve_metrics(role)
     codes = []
     for age_s in (alive_s - 20, alive_s + 20):

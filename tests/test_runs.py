@@ -22,10 +22,10 @@ from PIL import Image
 from support import SMALL, TILES, folder_of_mode, grey, make_images, noise, temporary_files
 
 import studyguide
-from studyguide import runs
 from studyguide.approaches import APPROACHES
 from studyguide.blur import blur_whole
 from studyguide.errors import UsageError
+from studyguide.machinery import run_folder
 from studyguide.machinery.redis_server import RedisServer
 from studyguide.record.report import RunReport
 from studyguide.record.timeline import Event
@@ -332,9 +332,9 @@ def left(folder: Path, approach: str, age_s: float, mode: int = 0o700) -> Path:
     """What a run leaves that was killed so many seconds after its start."""
     (folder / "pixels").mkdir(parents=True)
     folder.chmod(mode)
-    (folder / "run.json").write_text(json.dumps({"approach": approach, "settings": {}}))
-    (folder / runs.LOCK).touch()
-    os.utime(folder / runs.LOCK, (time.time() - age_s,) * 2)
+    (folder / "run.json").write_text(json.dumps({"resumable": approach == "f", "settings": {}}))
+    (folder / run_folder.LOCK).touch()
+    os.utime(folder / run_folder.LOCK, (time.time() - age_s,) * 2)
     return folder
 
 
@@ -358,11 +358,11 @@ def test_the_folder_of_a_killed_run_is_removed_by_a_later_one_unless_it_can_be_r
     left(temporary / "studyguide-0dead", "e", DAY_S)
     left(temporary / "studyguide-0forgotten", "f", 8 * DAY_S)
     (left(temporary / "studyguide-0damaged", "f", DAY_S) / "run.json").write_text("[")
-    with runs.hold(temporary / "studyguide-0held"):
-        os.utime(temporary / "studyguide-0held" / runs.LOCK, (time.time() - DAY_S,) * 2)
-        runs.sweep()
+    with run_folder.hold(temporary / "studyguide-0held"):
+        os.utime(temporary / "studyguide-0held" / run_folder.LOCK, (time.time() - DAY_S,) * 2)
+        run_folder.sweep()
         assert sorted(temporary.iterdir()) == sorted(kept)
-    runs.sweep()
+    run_folder.sweep()
     assert sorted(temporary.iterdir()) == sorted(set(kept) - {temporary / "studyguide-0held"})
 
 
@@ -378,8 +378,8 @@ def test_the_keys_of_a_killed_run_are_removed_or_get_a_time_to_live(
         client.set(f"{{sg-{run}}}:tasks", "x")
     client.set("{sg-0resumable}:hb:w", "x", ex=5)
     client.set("not ours", "x")
-    with runs.hold(temporary / "studyguide-0held"):
-        runs.sweep()
+    with run_folder.hold(temporary / "studyguide-0held"):
+        run_folder.sweep()
     lives = {key: client.ttl(key) for key in client.keys("*")}
     assert lives.pop("{sg-0resumable}:tasks") > 6 * DAY_S
     assert 0 < lives.pop("{sg-0resumable}:hb:w") <= 5
@@ -388,13 +388,13 @@ def test_the_keys_of_a_killed_run_are_removed_or_get_a_time_to_live(
 
 def test_the_temporary_folder_of_a_killed_lesson_is_removed_by_a_later_one(temporary: Path) -> None:
     program = (
-        "import os, signal; from studyguide.runs import TemporaryFolder\n"
+        "import os, signal; from studyguide.machinery.run_folder import TemporaryFolder\n"
         "folder = TemporaryFolder('lesson'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "TMPDIR": str(temporary)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=False)
     (folder,) = temporary.iterdir()
-    os.utime(folder / runs.LOCK, (time.time() - DAY_S,) * 2)
-    with runs.TemporaryFolder("lesson") as name:
+    os.utime(folder / run_folder.LOCK, (time.time() - DAY_S,) * 2)
+    with run_folder.TemporaryFolder("lesson") as name:
         assert [path.name for path in temporary.iterdir()] == [Path(name).name]
     assert list(temporary.iterdir()) == []

@@ -44,8 +44,9 @@ from studyguide.kubernetes.kubectl import (
 )
 from studyguide.machinery import places
 from studyguide.machinery.files import atomic
+from studyguide.plan import Plan, RoleName
 from studyguide.record.timeline import Clock, Event, Recorder
-from studyguide.settings import Settings, to_options
+from studyguide.settings import to_options
 from studyguide.work import Run
 
 log = logging.getLogger(__name__)
@@ -91,27 +92,25 @@ class KubernetesCluster(Cluster):
 
     def __init__(
         self,
-        settings: Settings,
-        approach: str,
-        folder: Path,
+        plan: Plan,
         recorder: Recorder,
         *,
-        run_id: str = "",
         namespace: str = "",
         keep: bool = False,
     ) -> None:
-        delivery = replace(settings.delivery, payload="redis")  # pods share no folder
-        super().__init__(replace(settings, delivery=delivery), approach, folder, recorder)
-        self.run_id = run_id or self.run_id
+        delivery = replace(plan.settings.delivery, payload="redis")  # pods share no folder
+        super().__init__(
+            replace(plan, settings=replace(plan.settings, delivery=delivery)), recorder
+        )
         self.keep = keep
-        self.kubectl = kubectl = Kubectl.current(namespace or f"studyguide-{self.run_id}")
+        self.kubectl = kubectl = Kubectl.current(namespace or f"studyguide-{self.plan.run_id}")
         self._owns_namespace = not namespace
         # Nobody's cluster is touched without having been named.
         where = f"context {kubectl.context}, namespace {kubectl.namespace}"
         print(printable(where), file=sys.stderr)
         kubectl.answers()
-        self._objects = self._own(_load(kustomize(places.find("k8s") / approach)))
-        self._output = f"{OUTPUT}/{settings.output.name}"
+        self._objects = self._own(_load(kustomize(places.find("k8s") / plan.approach)))
+        self._output = f"{OUTPUT}/{self.settings.output.name}"
         self._looked = recorder.clock()  # when the last look at the cluster began
         self._alive: dict[str, Alive] = {}  # pods at that look
         self._struck: dict[str, float] = {}  # pods that chaos killed, and when
@@ -123,15 +122,17 @@ class KubernetesCluster(Cluster):
         self._saved: list[Event] = []
         self._heard_by = math.inf  # when the first event has to have come
         self._told: tuple[float, str] = (0.0, "")  # when and how far it was said to be
-        (folder / "events").mkdir()
+        (plan.folder / "events").mkdir()
 
     def _own(self, things: list[Object]) -> list[Object]:
         """Put the manifests into the run's namespace and label them; give the run a password."""
         text = json.dumps(things)
         for secret in (thing for thing in things if thing["kind"] == "Secret"):
-            text = text.replace(_name(secret), f"redis-{self.run_id}")  # of no other deployment
+            text = text.replace(
+                _name(secret), f"redis-{self.plan.run_id}"
+            )  # of no other deployment
         things = json.loads(text)
-        labels = labels_of(self.run_id)
+        labels = labels_of(self.plan.run_id)
         for thing in things:
             which = "name" if thing["kind"] == "Namespace" else "namespace"
             thing["metadata"][which] = self.kubectl.namespace
@@ -163,27 +164,29 @@ class KubernetesCluster(Cluster):
             self.kubectl.kill(pod)
         return bool(pods)
 
-    def start(self, role: str, count: int = 1, *options: str) -> None:
+    def start(self, role: RoleName, count: int = 1, threads: int | None = None) -> None:
         """Fill in how many pods of a role there shall be, and the settings of the run.
 
         Raises UsageError if the manifests have no such role.
         """
         workloads = [thing for thing in self._objects if _role(thing) == role]
         if not workloads:
-            problem = f"Nothing in k8s/{self.approach} has the label {ROLE}: {role}"
+            problem = f"Nothing in k8s/{self.plan.approach} has the label {ROLE}: {role}"
             raise UsageError(problem, "Use the manifests of this version of the course")
         for workload in workloads:
             if workload["kind"] == "Deployment":
                 workload["spec"]["replicas"] = count
             pod = workload["spec"]["template"]["spec"]
             container = pod["containers"][0]
-            container["args"] = [*container.get("args", []), *self._arguments(), *options]
+            container["args"] = [*container.get("args", []), *self._arguments(threads)]
 
-    def _arguments(self) -> list[str]:
+    def _arguments(self, threads: int | None) -> list[str]:
         """The settings of this run, for which those of the manifests give way."""
         inside = replace(self.settings, images=Path(INPUT), output=Path(self._output))
-        planted = [part for fault in self.faults for part in ("--fault", str(fault))]
-        return [*to_options(inside), "--run", self.run_id, *planted]
+        if threads:
+            inside = replace(inside, workers=threads)
+        planted = [part for fault in self.plan.faults for part in ("--fault", str(fault))]
+        return [*to_options(inside), "--run", self.plan.run_id, *planted]
 
     def watch(self, role: str) -> None:
         """Deploy, follow the Job of this role to its end, and bring everything home.
@@ -226,7 +229,7 @@ class KubernetesCluster(Cluster):
         """Create objects. Raises ToolError if another of the same name is there: it stays as is."""
 
         def ask() -> None:  # a call that timed out may have created some of them
-            mine = self.kubectl.get(RESOURCES, f"--selector={RUN}={self.run_id}")
+            mine = self.kubectl.get(RESOURCES, f"--selector={RUN}={self.plan.run_id}")
             there = {(thing["kind"], _name(thing)) for thing in mine}
             self.kubectl.create(it for it in things if (it["kind"], _name(it)) not in there)
 
@@ -309,7 +312,7 @@ class KubernetesCluster(Cluster):
         self._raise_lasting(found)
         if time.monotonic() > self._heard_by:
             raise StudyguideError(f"No pod has begun its work within {START_S:g} s", DESCRIBE)
-        for strike in () if has_ended else self.chaos:
+        for strike in () if has_ended else self.plan.chaos:
             strike(self)
         return False
 
@@ -319,7 +322,7 @@ class KubernetesCluster(Cluster):
         things = self._get()
         files = self._patiently(lambda: self.kubectl.read(FILES, EVENTS))
         for name, body in files.items():
-            (self.folder / "events" / name).write_bytes(body)
+            (self.plan.folder / "events" / name).write_bytes(body)
         self.read_events()
         return things
 
@@ -331,7 +334,7 @@ class KubernetesCluster(Cluster):
         """Whether it belongs to this run: in a namespace that was named there may be others."""
         about = thing.get("involvedObject")
         if about is None:
-            return _labels(thing).get(RUN) == self.run_id
+            return _labels(thing).get(RUN) == self.plan.run_id
         names = {_name(it) for it in self._objects}  # a ReplicaSet's adds a digest
         is_shown = about["kind"] in ("Pod", "PersistentVolumeClaim")  # itself, with labels
         return is_shown or bool(names & {about["name"], about["name"].rpartition("-")[0]})
@@ -456,7 +459,7 @@ class KubernetesCluster(Cluster):
         """Delete what this run has created, unless it is to be kept."""
         if not self.keep:
             kinds = "namespaces" if self._owns_namespace else RESOURCES
-            self._patiently(lambda: self.kubectl.delete(kinds, f"{RUN}={self.run_id}"))
+            self._patiently(lambda: self.kubectl.delete(kinds, f"{RUN}={self.plan.run_id}"))
 
 
 def _load(manifests: bytes) -> list[Object]:

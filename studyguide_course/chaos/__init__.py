@@ -36,8 +36,8 @@ from studyguide_course.chaos.strikes import (
     ROWS,
     SLOW,
     VISIBILITY_S,
+    Attack,
     NotHere,
-    Plan,
     Site,
     disorder,
     slow,
@@ -62,7 +62,7 @@ class Trial:
         self.payload = rng.choice(("file", "redis"))
         planted = [Fault(kind, *rng.choice(TILES)) for kind in row.plant]
         slowed = row.slow or (SLOW, *slow(rng.choice(TILES[:-1])))
-        self.plan = Plan(approach, row, rng, (*planted, *slowed), _program(server))
+        self.attack = Attack(approach, row, rng, (*planted, *slowed), _program(server))
         self.doomed = [[it.image, it.tile] for it in planted if it.kind in ("raise", "poison")]
 
     def run(self) -> Outcome:
@@ -86,7 +86,7 @@ class Trial:
     @contextmanager
     def _small_disk(self, run: Path) -> Iterator[None]:
         """Have pixels and the append-only file on a disk that is easily filled."""
-        if not self.plan.row.small_disk:
+        if not self.attack.row.small_disk:
             yield
             return
         disk = run / "disk"
@@ -109,8 +109,8 @@ class Trial:
         workers = 4 if APPROACHES[self.approach].pools else 2
         options = {**OPTIONS, "workers": workers, "payload": self.payload, "start": self.start}
         places = {"images": folder / "images", "output": folder / "output"}
-        settings = from_options({**options, **self.plan.row.options, **places})
-        with Site(self.plan, settings, folder / "run") as site:
+        settings = from_options({**options, **self.attack.row.options, **places})
+        with Site(self.attack, settings, folder / "run") as site:
             perform = APPROACHES[self.approach].on_cluster
             assert perform
             began = time.monotonic()

@@ -20,6 +20,7 @@ from studyguide.cluster import Cluster, LocalCluster
 from studyguide.errors import StudyguideError
 from studyguide.machinery.faults import Fault
 from studyguide.machinery.redis_server import RedisServer, wheel_server
+from studyguide.plan import Plan
 from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import Settings
 from studyguide.streams import GROUPS
@@ -37,7 +38,7 @@ class NotHere(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Attack:
     """What will happen to a run; `rng` is at the seed."""
 
     approach: str
@@ -50,29 +51,28 @@ class Plan:
 class Site(LocalCluster):
     """A cluster with what strikes need to see and to do."""
 
-    def __init__(self, plan: Plan, settings: Settings, folder: Path) -> None:
+    def __init__(self, attack: Attack, settings: Settings, folder: Path) -> None:
         self.events: list[Event] = []
-        super().__init__(settings, plan.approach, folder, Recorder(self.events.append))
-        self.rng = plan.rng
-        self.most_redelivered = plan.row.most_redelivered
+        plan = Plan(attack.approach, settings, folder, "chaos", attack.faults, (_resume,))
+        super().__init__(plan, Recorder(self.events.append))
+        self.rng = attack.rng
+        self.most_redelivered = attack.row.most_redelivered
         self.struck = False
         self.proxy: Proxy | None = None
         self.client: Any = None
-        self.faults = plan.faults
-        self.chaos = [_resume]
-        self.strike = plan.row.strike(self)
-        self._plan = plan
+        self.strike = attack.row.strike(self)
+        self._attack = attack
         self._deadline = time.monotonic() + BOUND_S
 
     def start_redis(self, persistent: bool) -> None:
         """Start the server of this trial, whatever the environment names."""
-        folder, program = self.folder / "redis", self._plan.server
-        if self._plan.row.own_clock:
-            program = with_own_clock(self.folder)
+        folder, program = self.plan.folder / "redis", self._attack.server
+        if self._attack.row.own_clock:
+            program = with_own_clock(self.plan.folder)
         self.redis = RedisServer.start(folder, persistent, self._reaper, program)
         self.redis_url = self.redis.url
         self.client = redis.Redis.from_url(self.redis.url, protocol=2)
-        if self._plan.row.proxied:
+        if self._attack.row.proxied:
             self.proxy = Proxy(self.redis.port, latency_s=self.rng.uniform(0, 0.003))
             self.redis_url = self.redis.url.replace(f":{self.redis.port}", f":{self.proxy.port}")
 
@@ -87,7 +87,7 @@ class Site(LocalCluster):
         deadline = time.monotonic() + SETTLE_S
         while True:
             self.step()
-            left = self.left() if APPROACHES[self.approach].resumable else {}
+            left = self.left() if APPROACHES[self.plan.approach].resumable else {}
             if (self.struck and not any(left.values())) or time.monotonic() > deadline:
                 return left
             time.sleep(0.02)
@@ -108,7 +108,9 @@ class Site(LocalCluster):
 
     def key(self, name: str, image: str = "") -> str:
         """A key of this run, or of one image's job."""
-        return f"{self._prefix}{name}" + (f":{job(image, self.run_id).key}" if image else "")
+        return f"{self.plan.prefix}{name}" + (
+            f":{job(image, self.plan.run_id).key}" if image else ""
+        )
 
     def pending(self, stream: str) -> int:
         """How many entries of a stream are leased."""
@@ -195,7 +197,9 @@ def kill_coordinator(site: Site) -> Iterator[None]:
 def kill_assembler(site: Site) -> Iterator[None]:
     """SIGKILL of the assembler with an image in hand."""
     busy = site.freeze_busy_assembler
-    yield from until(busy if APPROACHES[site.approach].resumable else lambda: site.seen("assemble"))
+    yield from until(
+        busy if APPROACHES[site.plan.approach].resumable else lambda: site.seen("assemble")
+    )
     site.kill("assembler-0")
 
 
@@ -238,7 +242,7 @@ def cut_tail(site: Site) -> Iterator[None]:
     """SIGKILL of the server, and the end of its append-only file is gone."""
     yield from site.progress()
     site.server.kill()
-    file = max((site.folder / "redis").rglob("*.aof"), key=lambda path: path.stat().st_size)
+    file = max((site.plan.folder / "redis").rglob("*.aof"), key=lambda path: path.stat().st_size)
     os.truncate(file, int(file.stat().st_size * (1 - site.rng.uniform(0.02, 0.4))))
 
 
@@ -264,7 +268,7 @@ def corrupt(site: Site) -> Iterator[None]:
         yield
     tile = site.rng.choice(sorted(results))
     name, key = f"{tile.decode()}-{results[tile].decode()}", site.key("out", SLOW.image)
-    for path in (site.folder / "pixels").rglob(f"{name}*"):
+    for path in (site.plan.folder / "pixels").rglob(f"{name}*"):
         path.write_bytes(_flipped(path.read_bytes()))
     if pixels := site.client.hget(key, name):
         site.client.hset(key, name, _flipped(pixels))
@@ -282,7 +286,7 @@ def out_of_order(site: Site) -> Iterator[None]:
 def fill_disk(site: Site) -> Iterator[None]:
     """No room for pixels and the append-only file until the server has noticed."""
     yield from until(lambda: len(site.seen("enqueue")) == len(TILES))
-    ballast = site.folder / "disk" / "ballast"
+    ballast = site.plan.folder / "disk" / "ballast"
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 12))
@@ -332,7 +336,7 @@ def reset_connections(site: Site) -> Iterator[None]:
 def jump_clock(site: Site) -> Iterator[None]:
     """A worker dies, then the server's clock is set on by an hour, or back a little."""
     yield from kill_worker(site)
-    (site.folder / "clock").write_text(f"{site.rng.choice((3600, -2)):+d}")
+    (site.plan.folder / "clock").write_text(f"{site.rng.choice((3600, -2)):+d}")
 
 
 def with_own_clock(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from redis.connection import Connection
 from redis.retry import Retry
 
 from studyguide.machinery.redis_server import RedisServer
-from studyguide.runs import TemporaryFolder
+from studyguide.machinery.run_folder import TemporaryFolder
 
 REQUESTS = 8  # more than an answer needs: each of its first so many is interrupted once
 Before = Callable[[int], None]  # called before a request, with its number from 0
