@@ -9,7 +9,6 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from studyguide.errors import Cancelled, ImageError, MessageError, QueueError, T
 from studyguide.lists import ListQueue
 from studyguide.machinery.faults import Fault, strike
 from studyguide.record.timeline import Recorder
-from studyguide.streams import Announcement, Lease, StreamQueue
+from studyguide.streams import Announcement, Deliveries, Lease, StreamQueue
 from studyguide.tiles import Pixels, Tile
 from studyguide.work import (
     Canvas,
@@ -45,8 +44,6 @@ REPAIR_S = 0.5  # how often it compares what should be with what is
 SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
 AUDIT_BATCH = 64  # images that a coordinator audits each time that it looks
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
-READ_BATCH = 8  # tiles that a worker takes in one call at most,
-READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
 
 
 # --- e: a list, no acknowledgement ---------------------------------------------------------------
@@ -204,52 +201,23 @@ class StreamWorker(Consumer):
     """Takes tiles, blurs them and commits the results, until told to stop."""
 
     faults: Sequence[Fault] = ()
-    _next_chores: float = 0.0
 
     def work(self, stop: threading.Event) -> None:
-        """Take and handle tiles; on `stop` the tile in hand is finished and no other begun."""
-        consumer, count = self.leases.consumer, 1
-        while not stop.is_set():
-            start = self.run.recorder.clock()
-            leases = deque(self._overdue() or self.queue.read(consumer, count))
-            taken, begun = len(leases), time.monotonic()
-            while leases and not stop.is_set() and not self._stale(begun):
-                self._begin(leases.popleft(), start)
-                start = self.run.recorder.clock()
-            self.queue.give_back(consumer, leases)
-            count = read_ahead(taken - len(leases), time.monotonic() - begun)
+        """Take a lease, hold it, handle it; on `stop` the tile in hand is finished."""
+        visibility_s, clock = self.run.settings.delivery.visibility_s, self.run.recorder.clock
+        deliveries = Deliveries(self.queue, self.leases.consumer, visibility_s)
+        for lease, asked in deliveries.until(stop, clock):
+            with self.leases.holding(lease.entry):
+                self._tell(lease, asked)
+                self._handle(lease)
 
-    def _stale(self, taken: float) -> bool:
-        """Tiles that wait behind a slow one are given back before their leases lapse.
-
-        Only a tile that was begun is renewed, in a third of the visibility timeout at the latest.
-        """
-        return time.monotonic() - taken > self.run.settings.delivery.visibility_s / 2
-
-    def _begin(self, lease: Lease, start: float) -> None:
+    def _tell(self, lease: Lease, start: float) -> None:
         image, tile, recorder = lease.job.image, lease.tile.index, self.run.recorder
         if lease.owner:
             recorder.mark("reclaim", image, tile, lease.trial, from_worker=lease.owner)
         # Nothing else was there to do: a tile that failed is queued again after its back-off.
         cause = {"cause": "backoff"} if lease.attempt > 1 and not lease.owner else {}
         recorder.add("wait", start, image, tile, lease.trial, **cause)
-        with self.leases.holding(lease.entry):
-            self._handle(lease)
-
-    def _overdue(self) -> list[Lease]:
-        """A few times per visibility timeout: retries that came due, tiles that others let lapse.
-
-        After a pause of Redis every lease looks lapsed. So only a worker whose own connection was
-        healthy for a whole visibility timeout, in which the owners could renew, takes any over.
-        """
-        now, visibility_s = time.monotonic(), self.run.settings.delivery.visibility_s
-        if now < self._next_chores:
-            return []
-        self._next_chores = now + min(0.1, visibility_s / 4)
-        self.queue.promote()
-        if now - self.queue.link.healthy_since < visibility_s:
-            return []
-        return self.queue.reclaim(self.leases.consumer, visibility_s)
 
     def _handle(self, lease: Lease) -> None:
         try:
@@ -304,11 +272,6 @@ class StreamWorker(Consumer):
             mark("duplicate", *what, error=error)
         else:
             mark(verdict, *what, error=error, delay_s=delay_s * (verdict == "retry"))
-
-
-def read_ahead(tiles: int, seconds: float) -> int:
-    """How many tiles to take in the next call, where the last so many took so long."""
-    return max(1, min(READ_BATCH, int(READ_AHEAD_S * tiles / max(seconds, 1e-9))))
 
 
 def process_apart(task: TileTask, faults: Sequence[Fault], timeout_s: float) -> TileResult:

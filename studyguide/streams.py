@@ -7,6 +7,9 @@ is one atomic call into protocol.lua. Commands are those of Redis 6.2 and of Val
 
 import json
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +27,8 @@ T = TypeVar("T")
 Entry = tuple[str, str, int, dict[bytes, bytes]]  # id, who held it before, deliveries, fields
 GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of each stream
 AUDIT_TILES = 10_000  # tiles that one call looks at: others wait for some milliseconds
+READ_BATCH = 8  # tiles that a worker takes in one call at most,
+READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
 BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
 
 
@@ -234,6 +239,56 @@ class StreamQueue(Queue):
                 log.warning("discarded entry %s of %s: %s", entry[0], stream, error)
                 self._call("discard", stream, GROUPS[stream], entry[0], str(error))
         return parsed
+
+
+@dataclass
+class Deliveries:
+    """The leases that one worker is handed, one after the other.
+
+    It takes several tiles in a call while they are short, and gives back those that it did not come
+    to in time.
+    """
+
+    queue: StreamQueue
+    consumer: str
+    visibility_s: float
+    _next_chores: float = 0.0
+
+    def until(
+        self, stop: threading.Event, clock: Callable[[], float]
+    ) -> Iterator[tuple[Lease, float]]:
+        """Yield leases, each with the time since when it was waited for, until `stop`."""
+        count = 1
+        while not stop.is_set():
+            asked = clock()
+            leases = deque(self._overdue() or self.queue.read(self.consumer, count))
+            taken, begun = len(leases), time.monotonic()
+            # A lease that was begun is renewed; the others would lapse behind a slow tile.
+            while leases and not stop.is_set() and time.monotonic() - begun < self.visibility_s / 2:
+                yield leases.popleft(), asked
+                asked = clock()
+            self.queue.give_back(self.consumer, leases)
+            count = read_ahead(taken - len(leases), time.monotonic() - begun)
+
+    def _overdue(self) -> list[Lease]:
+        """A few times per visibility timeout: retries that came due, tiles that others let lapse.
+
+        After a pause of Redis every lease looks lapsed. So only a worker whose own connection was
+        healthy for a whole visibility timeout, in which the owners could renew, takes any over.
+        """
+        now = time.monotonic()
+        if now < self._next_chores:
+            return []
+        self._next_chores = now + min(0.1, self.visibility_s / 4)
+        self.queue.promote()
+        if now - self.queue.link.healthy_since < self.visibility_s:
+            return []
+        return self.queue.reclaim(self.consumer, self.visibility_s)
+
+
+def read_ahead(tiles: int, seconds: float) -> int:
+    """How many tiles to take in the next call, where the last so many took so long."""
+    return max(1, min(READ_BATCH, int(READ_AHEAD_S * tiles / max(seconds, 1e-9))))
 
 
 def _lease(entry: str, owner: str, deliveries: int, fields: dict[bytes, bytes]) -> Lease:

@@ -22,7 +22,7 @@ import redis
 from PIL import Image
 from support import SMALL, TILES, grey, make_images, noise, noise_job, temporary_files, wait_until
 
-from studyguide import approaches, lists, service
+from studyguide import approaches, lists, service, streams
 from studyguide.blur import blur_whole
 from studyguide.checkpoint import FileStore
 from studyguide.errors import Cancelled, MessageError, ToolError
@@ -240,14 +240,14 @@ def test_the_coordinator_queues_no_more_tiles_than_may_wait(site: Site) -> None:
 
 
 def test_a_coordinator_that_was_told_to_stop_queues_nothing_more(site: Site) -> None:
-    stream, lists = site.queue(), ListQueue(site.link(), "{e}:")
+    stream, queue = site.queue(), ListQueue(site.link(), "{e}:")
     site.stop.set()
     with pytest.raises(Cancelled):
         site.coordinate()
     with pytest.raises(Cancelled):
-        lists.coordinate_list(site.run, lists, site.stop)
+        lists.coordinate_list(site.run, queue, site.stop)
     approaches.a_sequential(site.run, site.stop)
-    assert (stream.backlog(), lists.length("tasks"), site.of("load", "save")) == (0, 0, [])
+    assert (stream.backlog(), queue.length("tasks"), site.of("load", "save")) == (0, 0, [])
 
 
 # the worker
@@ -389,7 +389,7 @@ def test_a_worker_that_is_told_to_stop_finishes_the_tile_in_hand_and_begins_no_o
 @pytest.fixture
 def reads_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no tile be so slow that a worker takes one at a time."""
-    monkeypatch.setattr(service, "READ_AHEAD_S", 600.0)
+    monkeypatch.setattr(streams, "READ_AHEAD_S", 600.0)
 
 
 def enqueue_noise(site: Site) -> StreamQueue:
@@ -405,14 +405,14 @@ def test_a_worker_takes_several_tiles_at_once_when_they_are_quick(
     queue = enqueue_noise(site)
     with site.working(site.worker("w", "slow:grain.png:1").work):
         wait_until(lambda: len(site.of("wait")) == 2)
-        assert client.xpending(P + "tasks", "workers")["pending"] == service.READ_BATCH
+        assert client.xpending(P + "tasks", "workers")["pending"] == streams.READ_BATCH
         wait_until(lambda: queue.backlog() == 0)
     assert sorted(event.tile for event in site.of("transfer")) == list(range(12))
 
 
 def test_a_worker_takes_no_more_tiles_than_it_does_in_a_moment() -> None:
-    ahead = [service.read_ahead(*last) for last in ((0, 0.2), (1, 1.0), (1, 0.004), (8, 0.001))]
-    assert ahead == [1, 1, 2, service.READ_BATCH]
+    ahead = [streams.read_ahead(*last) for last in ((0, 0.2), (1, 1.0), (1, 0.004), (8, 0.001))]
+    assert ahead == [1, 1, 2, streams.READ_BATCH]
 
 
 def test_tiles_that_a_worker_took_and_did_not_begin_are_given_back_when_it_stops(
@@ -640,22 +640,22 @@ def test_an_image_that_cannot_be_saved_is_told_and_the_others_are_saved(site: Si
 
 
 def test_the_roles_of_e_blur_all_images(site: Site) -> None:
-    lists = [site.lists() for _ in range(4)]
+    queues = [site.lists() for _ in range(4)]
     run = site.run
     loops = [
-        lambda stop: lists.work_list(run, lists[0], stop, []),
-        lambda stop: lists.work_list(run, lists[1], stop, []),
-        lambda stop: lists.assemble_list(run, lists[2], stop),
+        lambda stop: lists.work_list(run, queues[0], stop, []),
+        lambda stop: lists.work_list(run, queues[1], stop, []),
+        lambda stop: lists.assemble_list(run, queues[2], stop),
     ]
     with site.working(*loops):
-        lists.coordinate_list(run, lists[3], site.stop)
+        lists.coordinate_list(run, queues[3], site.stop)
     assert_all_blurred(site)
 
 
 def test_a_worker_of_e_that_is_told_to_stop_hands_over_the_tile_in_hand(site: Site) -> None:
-    lists, slow = site.lists(), [Fault("slow", "grain.png", 0)]
+    queues, slow = site.lists(), [Fault("slow", "grain.png", 0)]
     for _ in range(2):
-        lists.put("tasks", encode(task()))
+        queues.put("tasks", encode(task()))
     with site.working(lambda stop: lists.work_list(site.run, site.lists(), stop, slow)):
         wait_until(lambda: site.of("wait"))
     stopped = ListQueue(site.connect(site.url))
@@ -663,15 +663,15 @@ def test_a_worker_of_e_that_is_told_to_stop_hands_over_the_tile_in_hand(site: Si
 
 
 def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> None:
-    lists = [site.lists("killed", 0.3), *(site.lists(name) for name in ("w", "assembler", ""))]
+    queues = [site.lists("killed", 0.3), *(site.lists(name) for name in ("w", "assembler", ""))]
     run = site.run
 
     def lose_one(stop: threading.Event) -> None:
-        wait_until(lambda: lists[0].take("tasks"))
-        lists.work_list(run, lists[1], stop, [])
+        wait_until(lambda: queues[0].take("tasks"))
+        lists.work_list(run, queues[1], stop, [])
 
-    with site.working(lose_one, lambda stop: lists.assemble_list(run, lists[2], stop)):
-        lists.coordinate_list(run, lists[3], site.stop)
+    with site.working(lose_one, lambda stop: lists.assemble_list(run, queues[2], stop)):
+        lists.coordinate_list(run, queues[3], site.stop)
     (lost,) = site.of("lost")
     (failed,) = site.of("failed")
     assert lost.image == failed.image == "cloud.png"
@@ -700,7 +700,7 @@ def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
 ) -> None:
     """It forgets what waits, what the assembler has, and that a worker has a tile in hand."""
     site.options["visibility_s"] = 0.5
-    lists, run = [site.lists(name) for name in ("w", "assembler", "")], site.run
+    queues, run = [site.lists(name) for name in ("w", "assembler", "")], site.run
     heart = Heart(site.lists(), 0.5, site.folder / "alive" / "test")
     for name in ("w", "assembler"):
         heart.watch("", name)
@@ -711,10 +711,10 @@ def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
         client.flushall()
 
     slow = [Fault("slow", "grain.png", 4)]  # longer than a silence
-    work = partial(lists.work_list, run, lists[0], faults=slow)
-    assemble = partial(lists.assemble_list, run, lists[1])
+    work = partial(lists.work_list, run, queues[0], faults=slow)
+    assemble = partial(lists.assemble_list, run, queues[1])
     with site.working(heart.beat, work, assemble, forget):
-        lists.coordinate_list(run, lists[2], site.stop)
+        lists.coordinate_list(run, queues[2], site.stop)
     tiles = {
         stage: [e.tile for e in site.of(stage) if e.image == "grain.png"]
         for stage in ("assemble", "lost")
@@ -724,54 +724,54 @@ def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
 
 
 def test_in_e_a_tile_that_fails_takes_its_worker_along(site: Site) -> None:
-    lists = site.lists()
-    lists.put("tasks", encode(task()))
+    queues = site.lists()
+    queues.put("tasks", encode(task()))
     with pytest.raises(PlantedError):
-        lists.work_list(site.run, lists, site.stop, [Fault("raise", "grain.png", 0)])
-    assert lists.length("tasks") == 0
+        lists.work_list(site.run, queues, site.stop, [Fault("raise", "grain.png", 0)])
+    assert queues.length("tasks") == 0
 
 
 def test_in_e_a_damaged_message_ends_its_reader(site: Site) -> None:
-    lists = site.lists()
+    queues = site.lists()
     for name in ("tasks", "results"):
-        lists.put(name, b"damaged")
+        queues.put(name, b"damaged")
     with pytest.raises(MessageError, match="damaged"):
-        lists.work_list(site.run, lists, site.stop, [])
+        lists.work_list(site.run, queues, site.stop, [])
     with pytest.raises(MessageError, match="damaged"):
-        lists.assemble_list(site.run, lists, site.stop)
+        lists.assemble_list(site.run, queues, site.stop)
 
 
 def test_in_e_an_image_that_cannot_be_saved_has_failed(site: Site, client: redis.Redis) -> None:
     (site.folder / "output" / "grain.png").mkdir(parents=True)
-    run, lists = site.run, [site.lists() for _ in range(3)]
+    run, queues = site.run, [site.lists() for _ in range(3)]
     loops = [
-        lambda stop: lists.work_list(run, lists[0], stop, []),
-        lambda stop: lists.assemble_list(run, lists[1], stop),
+        lambda stop: lists.work_list(run, queues[0], stop, []),
+        lambda stop: lists.assemble_list(run, queues[1], stop),
     ]
     with site.working(*loops):
-        lists.coordinate_list(run, lists[2], site.stop)
+        lists.coordinate_list(run, queues[2], site.stop)
     assert sorted(client.mget(client.keys(P + "state:*"))) == ["failed", "saved"]
     assert [event.image for event in site.of("failed")] == ["grain.png"]
 
 
 def test_in_e_an_image_that_was_given_up_is_not_saved_when_its_tiles_come_late(site: Site) -> None:
     """A worker that was frozen for long goes on after its image is reported as failed."""
-    lists = site.lists()
-    lists.set_state(noise_job(), "failed")
+    queues = site.lists()
+    queues.set_state(noise_job(), "failed")
     tiles = range(len(noise_job().tiles))
     with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
         for index in tiles:
-            lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
-        wait_until(lambda: lists.count_received() == len(tiles))
-    assert (site.of("save"), lists.state(noise_job())) == ([], "failed")
+            queues.put("results", encode(process(task(index), Recorder(lambda _: None))))
+        wait_until(lambda: queues.count_received() == len(tiles))
+    assert (site.of("save"), queues.state(noise_job())) == ([], "failed")
 
 
 def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
     site: Site, client: redis.Redis
 ) -> None:
-    lists = site.lists()
+    queues = site.lists()
     for index in range(len(noise_job().tiles)):
-        lists.put("results", encode(process(task(index), Recorder(lambda _: None))))
+        queues.put("results", encode(process(task(index), Recorder(lambda _: None))))
     with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
         for _ in range(2):
             wait_until(lambda: client.mget(client.keys(P + "state:*") or ["none"]) == ["saved"])
@@ -779,10 +779,10 @@ def test_in_e_a_server_that_lost_its_data_is_told_again_what_was_saved(
 
 
 def test_a_new_assembler_of_e_counts_from_zero(site: Site) -> None:
-    lists = site.lists()
-    lists.note_received(noise_job(), noise_job().tiles[0])
+    queues = site.lists()
+    queues.note_received(noise_job(), noise_job().tiles[0])
     with site.working(lambda stop: lists.assemble_list(site.run, site.lists(), stop)):
-        wait_until(lambda: lists.count_received() == 0)
+        wait_until(lambda: queues.count_received() == 0)
 
 
 # Hands
@@ -798,7 +798,7 @@ class FakeTime(SimpleNamespace):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     clock = FakeTime()
-    monkeypatch.setattr(service, "time", clock)
+    monkeypatch.setattr(lists, "time", clock)
     return clock
 
 
