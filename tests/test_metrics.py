@@ -141,3 +141,10 @@ def test_an_address_that_cannot_be_listened_on_is_told(address: str, tmp_path: P
 def test_a_port_that_is_taken_is_told(site: Site) -> None:
     with pytest.raises(UsageError, match="Address already in use"):
         serve(str(site.port), Metrics(), Link("redis://127.0.0.1"), lambda c: 0, site.alive)
+
+
+def test_a_request_that_never_comes_is_waited_for_no_longer_than_ten_seconds(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as silent:
+        began = time.monotonic()
+        assert silent.recv(1) == b""
+    assert 9 < time.monotonic() - began < 20

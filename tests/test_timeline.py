@@ -200,7 +200,6 @@ def write(folder: Path, process: str, written: Iterable[Event]) -> Path:
     file = EventFile(folder, process)
     for event in written:
         file(event)
-    file.close()
     return file.path
 
 
@@ -208,7 +207,6 @@ def test_an_event_is_in_its_file_at_once(tmp_path: Path) -> None:
     file = EventFile(tmp_path / "events", "worker-1")
     file(EVENT)
     assert (tmp_path / "events" / "worker-1.jsonl").read_text() == EVENT.to_json() + "\n"
-    file.close()
 
 
 def test_a_restarted_process_goes_on_in_its_file(tmp_path: Path) -> None:
@@ -245,7 +243,6 @@ def test_threads_share_a_file_without_mixing_their_lines(tmp_path: Path) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    file.close()
     read = EventTail(tmp_path).read()
     for lane in range(4):
         mine = [event.tile for event in read if event.detail["lane"] == lane]

@@ -4,13 +4,11 @@
 sums over processes. Only the depth of the queue is asked of Redis, at each scrape.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from studyguide.errors import MORE_THREADS, StudyguideError, UsageError, explained
 from studyguide.machinery.link import Link
@@ -84,8 +82,7 @@ def serve(
     alive_s : float
         Seconds for which that file may be left untouched.
     """
-    from prometheus_client import make_wsgi_app
-    from prometheus_client.exposition import ThreadingWSGIServer
+    from prometheus_client import make_wsgi_app, start_http_server
 
     def ask(question: Callable[[Any], Any], otherwise: float) -> float:
         with suppress(StudyguideError):
@@ -109,16 +106,9 @@ def serve(
     host, _, port = address.rpartition(":")
     problem = f"--metrics-port {address} cannot be listened on"
     remedy = "Use [HOST:]PORT with a free port"
-    with explained(UsageError, problem, remedy, ValueError, OverflowError):
-        place = (host or "127.0.0.1", int(port))
-        server = make_server(*place, answer, ThreadingWSGIServer, _Quiet)
-    serving = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    with explained(StudyguideError, "No thread can be started", MORE_THREADS, RuntimeError):
-        serving.start()
-
-
-class _Quiet(WSGIRequestHandler):
-    timeout = 10  # seconds for a request to come in
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent: probes come every few seconds."""
+    no_thread = explained(StudyguideError, "No thread can be started", MORE_THREADS, RuntimeError)
+    with no_thread, explained(UsageError, problem, remedy, ValueError, OverflowError):
+        server, _ = start_http_server(int(port), host or "127.0.0.1", metrics.registry)
+    handler: Any = server.RequestHandlerClass
+    handler.timeout = 10  # seconds for a request to come in
+    server.set_app(answer)

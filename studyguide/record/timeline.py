@@ -190,10 +190,6 @@ class EventFile:
         if os.write(self._fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
-    def close(self) -> None:
-        """Close the file; nothing is pending."""
-        os.close(self._fd)
-
 
 @dataclass
 class EventTail:
