@@ -36,9 +36,6 @@ from studyguide.record.report import RunReport
 from studyguide.runs import run
 from studyguide.tiles import Pixels
 from studyguide_course.doctor import describe
-from studyguide_course.measures import Span
-from studyguide_course.measures import covered as covered
-from studyguide_course.measures import peak as peak
 
 if TYPE_CHECKING:
     from studyguide_course.predict import Guess
@@ -74,10 +71,9 @@ class Lesson:
         self._reference: RunReport | None = None
         self._guesses: list[Guess] = []
         where = "threads of this process" if self.approach.on_threads else "local processes"
-        print(f"{'lesson':12} {letter}: {self.approach.title}, on {where}")
-        for name, value in describe().items():
+        facts = {"lesson": f"{letter}: {self.approach.title}, on {where}", **describe()}
+        for name, value in {**facts, "free cores": _free_cores_line(free_cores())}.items():
             print(f"{name:12} {value}")
-        print(f"{'free cores':12} {_free_cores_line(free_cores())}")
 
     def predict(self, question: str, low: float, high: float, default: float, unit: str) -> "Guess":
         """Ask the reader for a number, which the next run locks; see `predict.Guess`."""
@@ -121,7 +117,7 @@ class Lesson:
     ) -> dict[K, RunReport]:
         """Run what is to be compared alternately; return the run of median wall time of each.
 
-        A minute in which other programs use the machine then slows down all cases alike.
+        Other programs that use the machine for a minute then slow down all cases alike.
 
         Parameters
         ----------
@@ -206,16 +202,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def durations(call: Callable[[], object], repeats: int = 3) -> list[float]:
-    """How long each of several calls takes, in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
-
-
 @dataclass(frozen=True)
 class Spent:
     """What a call took: wall seconds, and CPU seconds of all threads of this process."""
@@ -235,6 +221,11 @@ def spent(call: Callable[[], object]) -> Spent:
     call()
     cpu = time.process_time() - cpu
     return Spent(time.perf_counter() - start, cpu)
+
+
+def durations(call: Callable[[], object], repeats: int = 3) -> list[float]:
+    """How long each of several calls takes, in wall seconds."""
+    return [spent(call).wall_s for _ in range(repeats)]
 
 
 def fastest(calls: Mapping[K, Callable[[], object]], repeats: int = 9) -> dict[K, Spent]:
@@ -266,12 +257,6 @@ def _free_cores_line(free: float) -> str:
     if free >= BUSY * cores:
         return line
     return f"{line}: other programs use the rest, so times and speed-ups say little here"
-
-
-def spans(report: RunReport, *stages: str, image: str = "") -> list[Span]:
-    """When a run was in these stages, with every image or with this one."""
-    events = report.timeline.of(*stages)
-    return [(event.start, event.end) for event in events if image in ("", event.image)]
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -341,7 +326,7 @@ def copy_images(source: Path, names: Sequence[str], folder: Path) -> Path:
 def show_command(name: str) -> Markdown:
     """A command of protocol.lua, with the comment that states its arguments and its answer."""
     source = files("studyguide").joinpath("protocol.lua").read_text()
-    found = re.search(rf"^-- {name} .*?^end$", source, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"(?ms)^-- {name} .*?^end$", source)
     if not found:
         raise UsageError(f"protocol.lua has no command {name!r}", "Look there for its names")
     return Markdown(f"```lua\n{found.group()}\n```")

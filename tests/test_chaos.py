@@ -19,7 +19,8 @@ from studyguide.settings import START
 from studyguide_course import chaos
 from studyguide_course.chaos import Trial
 from studyguide_course.chaos.proxy import Proxy
-from studyguide_course.chaos.strikes import BOUND_S, KILLS, ROWS, disorder
+from studyguide_course.chaos.site import BOUND_S
+from studyguide_course.chaos.strikes import KILLS, ROWS, disorder
 from studyguide_course.chaos.subject import GRIDS, TILES, expected
 from studyguide_course.chaos.verdict import Outcome, page, problems
 

@@ -16,21 +16,17 @@ from support import make_course
 from studyguide import images, threads
 from studyguide.errors import UsageError
 from studyguide.record.report import RunReport
-from studyguide.record.timeline import Event, Timeline
 from studyguide_course.lesson import (
     Lesson,
     Spent,
     copy_images,
-    covered,
     durations,
     fastest,
     free_cores,
     gallery,
     heat_map,
-    peak,
     show_command,
     show_source,
-    spans,
     spent,
     table,
 )
@@ -55,13 +51,6 @@ def lesson(course: Path) -> Iterator[Lesson]:
     lesson = Lesson("b", tile_size=16, kernel_size=5, workers=2)
     yield lesson
     lesson.close()
-
-
-def report_of(*events: tuple[str, float, float, str]) -> RunReport:
-    timeline = Timeline(
-        Event(stage, start, end, "main", "MainThread", image) for stage, start, end, image in events
-    )
-    return RunReport("a", "local", 1, 0, 1, 0.0, 0.0, 0, 0, 0, [], [], timeline=timeline)
 
 
 def test_lesson_says_what_it_is_about_and_where_it_runs(
@@ -238,23 +227,6 @@ def test_every_call_is_timed() -> None:
     times = durations(lambda: calls.append(1), repeats=4)
     assert len(times) == len(calls) == 4
     assert min(times) >= 0
-
-
-def test_spans_are_those_of_the_stages_and_of_the_image_asked_for() -> None:
-    report = report_of(("load", 0, 1, "x"), ("blur", 1, 3, "x"), ("load", 3, 4, "y"))
-    assert spans(report, "load") == [(0, 1), (3, 4)]
-    assert spans(report, "load", "blur", image="x") == [(0, 1), (1, 3)]
-
-
-def test_overlapping_spans_cover_their_time_once() -> None:
-    assert covered([]) == 0
-    assert covered([(5, 6), (0, 2), (1, 3), (1.5, 1.8)]) == 4
-
-
-def test_the_peak_counts_spans_that_are_open_at_once() -> None:
-    assert peak([]) == 0
-    assert peak([(0, 1), (1, 2)]) == 1
-    assert peak([(0, 3), (1, 2), (1.5, 4), (3, 5)]) == 3
 
 
 def test_a_gallery_shows_each_picture_under_its_name() -> None:

@@ -5,176 +5,19 @@ clock: only how long something stays frozen is time. It ends once it has hit.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from random import Random
 from typing import Any
 
-import redis
-
 from studyguide.approaches import APPROACHES
-from studyguide.cluster import Cluster, LocalCluster
 from studyguide.errors import StudyguideError
 from studyguide.machinery.faults import Fault
-from studyguide.machinery.redis_server import RedisServer, wheel_server
-from studyguide.plan import Plan
-from studyguide.record.timeline import Event, Recorder
-from studyguide.settings import Settings
-from studyguide.streams import GROUPS
-from studyguide_course.chaos.proxy import Proxy
-from studyguide_course.chaos.subject import TILES, job
+from studyguide.record.timeline import Event
+from studyguide_course.chaos.site import Site, until
+from studyguide_course.chaos.subject import TILES
 
-VISIBILITY_S = 0.8
-BOUND_S = 40.0  # every run has to end within it, on a machine that does other things too
-SETTLE_S = 10.0  # for what is still in flight when the last image is saved
 SLOW = Fault("slow", *TILES[-1])  # keeps the run from being over before it was struck
-
-
-class NotHere(Exception):
-    """What a row needs is not to be had on this machine."""
-
-
-@dataclass(frozen=True)
-class Attack:
-    """What will happen to a run; `rng` is at the seed."""
-
-    approach: str
-    row: "Row"
-    rng: Random
-    faults: tuple[Fault, ...]
-    server: Path | None = None  # the program; what is found on this machine when not given
-
-
-class Site(LocalCluster):
-    """A cluster with what strikes need to see and to do."""
-
-    def __init__(self, attack: Attack, settings: Settings, folder: Path) -> None:
-        self.events: list[Event] = []
-        plan = Plan(attack.approach, settings, folder, "chaos", attack.faults, (_resume,))
-        super().__init__(plan, Recorder(self.events.append))
-        self.rng = attack.rng
-        self.most_redelivered = attack.row.most_redelivered
-        self.struck = False
-        self.proxy: Proxy | None = None
-        self.client: Any = None
-        self.strike = attack.row.strike(self)
-        self._attack = attack
-        self._deadline = time.monotonic() + BOUND_S
-
-    def start_redis(self, persistent: bool) -> None:
-        """Start the server of this trial, whatever the environment names."""
-        folder, program = self.plan.folder / "redis", self._attack.server
-        if self._attack.row.own_clock:
-            program = with_own_clock(self.plan.folder)
-        self.redis = RedisServer.start(folder, persistent, self._reaper, program)
-        self.redis_url = self.redis.url
-        self.client = redis.Redis.from_url(self.redis.url, protocol=2)
-        if self._attack.row.proxied:
-            self.proxy = Proxy(self.redis.port, latency_s=self.rng.uniform(0, 0.003))
-            self.redis_url = self.redis.url.replace(f":{self.redis.port}", f":{self.proxy.port}")
-
-    def step(self) -> None:
-        """Do all that is due; no run may go on for ever."""
-        if time.monotonic() > self._deadline:
-            raise StudyguideError(f"The run was not over after {BOUND_S:g} s")
-        super().step()
-
-    def settle(self) -> dict[str, int]:
-        """Go on until the strike is over and the queues are empty; return what is left in them."""
-        deadline = time.monotonic() + SETTLE_S
-        while True:
-            self.step()
-            left = self.left() if APPROACHES[self.plan.approach].resumable else {}
-            if (self.struck and not any(left.values())) or time.monotonic() > deadline:
-                return left
-            time.sleep(0.02)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        super().close()
-        if self.proxy:
-            self.proxy.close()
-
-    @property
-    def server(self) -> RedisServer:
-        """The server of this trial."""
-        assert self.redis
-        return self.redis
-
-    # -- what is in Redis
-
-    def key(self, name: str, image: str = "") -> str:
-        """A key of this run, or of one image's job."""
-        return f"{self.plan.prefix}{name}" + (
-            f":{job(image, self.plan.run_id).key}" if image else ""
-        )
-
-    def pending(self, stream: str) -> int:
-        """How many entries of a stream are leased."""
-        # NOGROUP: nobody has made the group yet; or the server is away, struck by another.
-        with suppress(redis.ResponseError, redis.ConnectionError):
-            return int(self.client.xpending(self.key(stream), GROUPS[stream])["pending"])
-        return 0
-
-    def waiting(self, stream: str) -> int:
-        """How many entries a stream has, leased ones included; none while the server is away."""
-        with suppress(redis.ConnectionError):
-            return int(self.client.xlen(self.key(stream)))
-        return 0
-
-    def left(self) -> dict[str, int]:
-        """How much is in each queue."""
-        waiting = {stream: self.waiting(stream) for stream in GROUPS}
-        leased = {f"{stream} pending": self.pending(stream) for stream in GROUPS}
-        return waiting | leased | {"delayed": self.client.zcard(self.key("delayed"))}
-
-    # -- what strikes wait for
-
-    def seen(self, stage: str) -> list[tuple[str, int, str]]:
-        """Image, tile and process of each event of a stage so far."""
-        return [(e.image, e.tile, e.process) for e in self.events if e.stage == stage]
-
-    def progress(self) -> Iterator[None]:
-        """Wait until some tiles are blurred; the seed says how many."""
-        after = self.rng.randint(0, len(TILES) // 2)
-        yield from until(lambda: self.blurred >= after)
-
-    def windows(self, least: float, most: float) -> Iterator[None]:
-        """Let some visibility timeouts pass."""
-        end = time.monotonic() + self.rng.uniform(least, most) * VISIBILITY_S
-        yield from until(lambda: time.monotonic() > end)
-
-    def freeze_busy_assembler(self) -> bool:
-        """Freeze the assembler with an image in hand, which is over in milliseconds.
-
-        So it is kept frozen until there is one for it to take, then let go for moments only.
-        """
-        child = self.processes["assembler-0"].child
-        child.pause()
-        while self.waiting("ready"):
-            if self.pending("ready"):
-                return True
-            child.resume()
-            time.sleep(0.001)
-            child.pause()
-        return False
-
-
-def _resume(cluster: Cluster) -> None:
-    assert isinstance(cluster, Site)
-    cluster.struck = cluster.struck or next(cluster.strike, cluster) is cluster
-
-
-def until(condition: Callable[[], Any]) -> Iterator[None]:
-    """Wait, a step of the cluster at a time."""
-    while not condition():
-        yield
-
-
-# --- the strikes: each ends once it has hit ------------------------------------------------------
 
 
 def nothing(site: Site) -> Iterator[None]:
@@ -196,10 +39,8 @@ def kill_coordinator(site: Site) -> Iterator[None]:
 
 def kill_assembler(site: Site) -> Iterator[None]:
     """SIGKILL of the assembler with an image in hand."""
-    busy = site.freeze_busy_assembler
-    yield from until(
-        busy if APPROACHES[site.plan.approach].resumable else lambda: site.seen("assemble")
-    )
+    resumable = APPROACHES[site.plan.approach].resumable
+    yield from until(site.freeze_busy_assembler if resumable else lambda: site.seen("assemble"))
     site.kill("assembler-0")
 
 
@@ -337,29 +178,6 @@ def jump_clock(site: Site) -> Iterator[None]:
     """A worker dies, then the server's clock is set on by an hour, or back a little."""
     yield from kill_worker(site)
     (site.plan.folder / "clock").write_text(f"{site.rng.choice((3600, -2)):+d}")
-
-
-def with_own_clock(folder: Path) -> Path:
-    """A program that runs a server by the clock that the file `clock` sets.
-
-    It is the server of the wheel: Debian's allocator asks for the time before libfaketime is up.
-    """
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    program = wheel_server()
-    if not library or not program:
-        raise NotHere("no libfaketime (apt install faketime) or no server of the wheel")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "clock").write_text("+0")
-    setting: dict[str, object] = {
-        "LD_PRELOAD": library,
-        "FAKETIME_TIMESTAMP_FILE": folder / "clock",
-    }
-    setting |= {"FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1}
-    environment = " ".join(f"{name}={value}" for name, value in setting.items())
-    wrapper = folder / "redis-server"
-    wrapper.write_text(f'#!/bin/sh\nexec env {environment} {program} "$@"\n')
-    wrapper.chmod(0o700)
-    return wrapper
 
 
 # --- the matrix ----------------------------------------------------------------------------------

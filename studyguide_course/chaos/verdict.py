@@ -1,5 +1,6 @@
 """The judgement of a run: what it left behind against what the sequential run gives."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
@@ -8,7 +9,8 @@ from typing import Any
 from studyguide.approaches import APPROACHES, queued
 from studyguide.record.report import machine
 from studyguide.settings import START
-from studyguide_course.chaos.strikes import BOUND_S, ROWS, VISIBILITY_S
+from studyguide_course.chaos.site import BOUND_S, VISIBILITY_S
+from studyguide_course.chaos.strikes import ROWS
 from studyguide_course.chaos.subject import GRIDS, TILES, expected
 
 
@@ -54,10 +56,12 @@ def problems(outcome: Outcome) -> list[str]:
     if outcome.error:
         return [outcome.error]
     found = [] if outcome.struck else ["the fault found no place to strike"]
-    found += [f"the fault did not bite: no {name}" for name in _due(outcome) if not counts[name]]
+    resumable = APPROACHES[outcome.approach].resumable
+    due = [name for name in row.bites if resumable or name == "deaths"]
+    found += [f"the fault did not bite: no {name}" for name in due if not counts[name]]
     if outcome.seconds > BOUND_S:
         found.append(f"it took {outcome.seconds:.0f} s, more than {BOUND_S:g}")
-    if not APPROACHES[outcome.approach].resumable:
+    if not resumable:
         return found + _problems_of_e(outcome)
     for image, (down, across) in GRIDS.items():
         dead = {tile for name, tile in outcome.planted if name == image}
@@ -82,13 +86,6 @@ def problems(outcome: Outcome) -> list[str]:
     return found
 
 
-def _due(outcome: Outcome) -> tuple[str, ...]:
-    bites = ROWS[outcome.fault].bites
-    return tuple(
-        name for name in bites if APPROACHES[outcome.approach].resumable or name == "deaths"
-    )
-
-
 def _problems_of_e(outcome: Outcome) -> list[str]:
     """It may lose tiles, but every image is saved right or told as failed, and never both."""
     found = []
@@ -111,16 +108,26 @@ def line(outcome: Outcome) -> str:
     return f"{what} {outcome.version:13} {outcome.seconds:5.1f} s  {verdict} ({counts})"
 
 
-COLUMNS = (
-    "runs",
-    "passed",
-    "redelivered",
-    "duplicates",
-    "dead",
-    "lost",
-    "median time",
-    "worst time",
-)
+PAGE = """# The fault matrix
+
+Made by `make chaos`; what each row does is told in `studyguide_course/chaos/strikes.py`.
+Each run blurs two images of {tiles} tiles in all on real processes. The seed says
+where the fault strikes, and whether pixels travel through files or through Redis. A run
+passes if the fault bit and every invariant of `studyguide_course/chaos/verdict.py`
+holds. e loses tiles by design: it passes if each image is saved right or told as failed.
+
+{here};
+servers: {servers}. {runs} runs, {failed} failed.
+
+| fault | approach | runs | passed | redelivered | duplicates | dead | lost | median time | worst time |
+|---|---|---|---|---|---|---|---|---|---|
+{rows}
+
+{storms}
+## Failures
+
+{failures}
+"""  # noqa: E501
 
 
 def page(outcomes: list[Outcome]) -> str:
@@ -128,29 +135,22 @@ def page(outcomes: list[Outcome]) -> str:
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: (list(ROWS).index(o.fault), o.approach)):
         groups.setdefault((outcome.fault, outcome.approach), []).append(outcome)
-    rows = [*map(_row, groups.values()), "", *_storms(groups), ""]
-    return "\n".join([*_head(outcomes), *rows, *_failures(outcomes), ""])
-
-
-def _head(outcomes: list[Outcome]) -> list[str]:
-    versions = sorted({outcome.version for outcome in outcomes if outcome.version})
-    here, failed = machine(), sum(bool(outcome.problems) for outcome in outcomes)
+    here, failed = machine(), [outcome for outcome in outcomes if outcome.problems]
     packages = ", ".join(f"{name} {here[name]}" for name in ("python", "numpy", "numba", "redis"))
-    return [
-        "# The fault matrix",
-        "",
-        "Made by `make chaos`; what each row does is told in `studyguide_course/chaos/strikes.py`.",
-        f"Each run blurs two images of {len(TILES)} tiles in all on real processes. The seed says",
-        "where the fault strikes, and whether pixels travel through files or through Redis. A run",
-        "passes if the fault bit and every invariant of `studyguide_course/chaos/verdict.py`",
-        "holds. e loses tiles by design: it passes if each image is saved right or told as failed.",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {here['system']}, {here['cores']} cores, {packages};",
-        f"servers: {', '.join(versions)}. {len(outcomes)} runs, {failed} failed.",
-        "",
-        f"| {' | '.join(('fault', 'approach', *COLUMNS))} |",
-        "|---" * (2 + len(COLUMNS)) + "|",
+    told = [
+        f"- `{o.command}` ({o.version}): {'; '.join([*o.problems, o.cause]).strip('; ')}"
+        for o in failed
     ]
+    return PAGE.format(
+        tiles=len(TILES),
+        here=f"{datetime.now(UTC):%Y-%m-%d}, {here['system']}, {here['cores']} cores, {packages}",
+        servers=", ".join(sorted({outcome.version for outcome in outcomes if outcome.version})),
+        runs=len(outcomes),
+        failed=len(failed),
+        rows="\n".join(map(_row, groups.values())),
+        storms="".join(_storms(groups)),
+        failures="\n".join(told) or "None.",
+    )
 
 
 def _row(group: list[Outcome]) -> str:
@@ -158,31 +158,18 @@ def _row(group: list[Outcome]) -> str:
     if not done:
         return f"| {group[0].fault} | {group[0].approach} | skipped: {group[0].skipped} |||||||"
     passed = sum(not outcome.problems for outcome in done)
-    sums = [
-        str(sum(outcome.counts.get(name, 0) for outcome in done))
-        for name in ("redelivered", "duplicates", "dead_letters", "lost")
-    ]
+    counts = ("redelivered", "duplicates", "dead_letters", "lost")
+    sums = [sum(outcome.counts.get(name, 0) for outcome in done) for name in counts]
     times = [f"{of(outcome.seconds for outcome in done):.1f} s" for of in (median, max)]
-    cells = [group[0].fault, group[0].approach, str(len(done)), str(passed), *sums, *times]
-    return f"| {' | '.join(cells)} |"
+    cells = [group[0].fault, group[0].approach, len(done), passed, *sums, *times]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> list[str]:
+def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
     """How much longer a run takes in which Redis pauses: a storm of reclaims would show there."""
-    told = []
     for letter in queued("stream"):
         paused, fine = groups.get(("redis-paused", letter)), groups.get(("none", letter))
         if paused and fine:
             longer = median(o.seconds for o in paused) - median(o.seconds for o in fine)
             windows = f"{longer / VISIBILITY_S:.1f} visibility windows"
-            told.append(f"{letter}: a pause of Redis costs {windows} at the median; 3 are allowed.")
-    return told
-
-
-def _failures(outcomes: list[Outcome]) -> list[str]:
-    found = [outcome for outcome in outcomes if outcome.problems]
-    told = [
-        f"- `{o.command}` ({o.version}): {'; '.join([*o.problems, o.cause]).strip('; ')}"
-        for o in found
-    ]
-    return ["## Failures", "", *(told or ["None."])]
+            yield f"{letter}: a pause of Redis costs {windows} at the median; 3 are allowed.\n"
