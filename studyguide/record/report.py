@@ -237,16 +237,14 @@ def write_log(report: RunReport, folder: Path, stem: str) -> Path:
     path = folder / f"{stem}_{stamp}.json"
     head = json.dumps({"schema": SCHEMA, "report": report.to_dict()}, indent=1)[:-2]
     events = ",\n".join(event.to_json() for event in timeline.events)
-    _write(path, f'{head},\n "events": [\n{events}\n]}}\n')
-    _write(path.with_suffix(".txt"), readable(report))
+    whole = f'{head},\n "events": [\n{events}\n]}}\n'
+    remedy = "The images are saved; free some space"
+    for place, text in ((path, whole), (path.with_suffix(".txt"), readable(report))):
+        problem = f"The log {place} cannot be written"
+        with explained(StudyguideError, problem, remedy), files.atomic(place) as file:
+            # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
+            file.write(text.encode(errors="backslashreplace"))
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    problem, remedy = f"The log {path} cannot be written", "The images are saved; free some space"
-    with explained(StudyguideError, problem, remedy), files.atomic(path) as file:
-        # A file's name may hold bytes that are no UTF-8; Python has them as surrogates.
-        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_log(path: Path) -> RunReport:

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +47,9 @@ class Scene:
         for span in timeline.of("start"):  # a process starts for all of its threads
             for lane in self.threads.setdefault(span.process, [span.who]):
                 self.spans[lane].append(span)
+        self.deliveries: dict[tuple[str, int], list[Event]] = defaultdict(list)
+        for wait in timeline.of("wait"):
+            self.deliveries[wait.what].append(wait)
         self.held = [bar for death in timeline.of("death") for bar in self._held(death)]
         self.bars = [*self.held]
         for lane, spans in self.spans.items():
@@ -100,23 +102,12 @@ class Scene:
     def loser(self, reclaim: Event) -> tuple[Lane, float] | None:
         """The lane that a tile was taken from, and when that lane went silent."""
         name = reclaim.detail.get("from_worker")
-        had = [
-            (name in (*wait.who, "/".join(wait.who)), self.at(wait.end), wait.who)
-            for wait in self._deliveries.get(reclaim.what, ())
-            if wait.end < reclaim.start
-        ]
+        had = [wait for wait in self.deliveries[reclaim.what] if wait.end < reclaim.start]
         if not had:
             return None
-        _, silent, lane = max(had)
-        deaths = [bar.end for bar in self.held if (bar.lane, bar.start) == (lane, silent)]
-        return lane, max(deaths, default=silent)
-
-    @cached_property
-    def _deliveries(self) -> dict[tuple[str, int], list[Event]]:
-        found: dict[tuple[str, int], list[Event]] = defaultdict(list)
-        for wait in self.timeline.of("wait"):
-            found[wait.what].append(wait)
-        return found
+        last = max(had, key=lambda wait: (name in (*wait.who, "/".join(wait.who)), wait.end))
+        deaths = [bar.end for bar in self.held if bar.span is last]
+        return last.who, max(deaths, default=self.at(last.end))
 
     def _order(self) -> Callable[[Lane], Any]:
         """Lanes in the order in which work reaches their roles, then by number."""
