@@ -294,7 +294,7 @@ class LocalCluster(Cluster):
     # -- processes
 
     def _spawn(self, role: Role) -> Child:
-        """Start `studyguide role FILE`: a process that reads the role from that file."""
+        """Start `studyguide role FILE`, which is `_written_role` in `__main__`."""
         command = ["role", str(role.path)]
         # The address holds a password: in the environment it shows in no process list.
         env = {**os.environ, "REDIS_URL": self.redis_url}
