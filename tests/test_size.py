@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # Lines by part of the house; docs/decisions/0019-budgets.md says why some are not what was wanted.
 BUDGETS = {
-    "studyguide/*": 0,
-    "studyguide/record/*": 0,
-    "studyguide/machinery/*": 0,
-    "studyguide/kubernetes/*": 0,
-    "studyguide_course/**/*": 0,
+    "studyguide/*": 4_019,
+    "studyguide/record/*": 1_575,
+    "studyguide/machinery/*": 1_791,
+    "studyguide/kubernetes/*": 890,
+    "studyguide_course/**/*": 5_374,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
 MODULE, FUNCTION = 400, 40
