@@ -44,15 +44,10 @@ class Costs:
 
     @classmethod
     def fit(cls, reports: Iterable[RunReport], server: float = 0.0) -> "Costs":
-        """Costs as the events of recorded runs tell them.
+        """Fit the costs to the events of recorded runs of the same kernel.
 
-        Parameters
-        ----------
-        reports : iterable of RunReport
-            Runs of the same kernel. Tiles of two or more sizes tell a step's fixed part; a run of
-            one worker tells what a transfer takes, which others make longer.
-        server : float
-            CPU seconds of Redis for one tile, which events do not know.
+        A step's fixed part shows in tiles of two or more sizes; what a transfer takes, in a run of
+        one worker, as others make it longer. `server` is not in the events.
         """
         reports = list(reports)
         spans = {stage: list(_spans(reports, stage)) for stage in STAGES}

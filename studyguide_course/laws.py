@@ -31,15 +31,9 @@ def demands(
     """Seconds that each station of e, f or g is busy for one tile, each process on its own core.
 
     The greatest of them is the bottleneck: no more than 1 / demand tiles a second pass it.
-
-    Parameters
-    ----------
-    samples : int
-        Of a tile: pixels of its core times channels.
-    others : int
-        How many coordinators there are, and assemblers; Redis is one.
-    tiles : int
-        Of an image. Loading and saving have a fixed part for each image, not for each tile.
+    `samples` is of a tile: pixels of its core times channels. There are `others` coordinators and
+    as many assemblers; Redis is one. `tiles` is of an image: loading and saving have a fixed part
+    for each image, not for each tile.
     """
     of_tile = {stage: seconds(getattr(costs, stage), samples) for stage in OF_TILE}
     load, save = (seconds(cost, tiles * samples) / tiles for cost in (costs.load, costs.save))
@@ -73,11 +67,6 @@ def rate(costs: Costs, workers: int, samples: int, tiles: int = PER_IMAGE) -> fl
 
     It never exceeds 1 / max(demands(costs, workers, samples, tiles=tiles).values()): blurs take
     their mean time, every process has a core of its own, and no start is counted.
-
-    Parameters
-    ----------
-    samples, tiles : int
-        As for `demands`.
     """
     warm = replace(costs, boot=0.0, start=0.0, warm_up=0.0, spread=0.0)
     images = max(4, math.ceil((32 * workers + 64) / tiles))

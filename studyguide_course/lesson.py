@@ -47,14 +47,8 @@ BUSY = 0.8  # with a smaller share of the cores than this, times say little
 class Lesson:
     """One lesson's workshop: where its images are, where its outputs go, and its reference.
 
-    Parameters
-    ----------
-    letter : {"a", ..., "g"}
-        The approach that the lesson is about.
-    only : sequence of str, optional
-        Names of the sample images that its runs take; all of them when not given.
-    **options
-        Settings that all its runs share, the reference included.
+    Its runs take the sample images named in `only` (all when empty), and share the settings
+    `options`, the reference included.
     """
 
     def __init__(self, letter: str, only: Sequence[str] = (), **options: Any) -> None:
@@ -117,12 +111,8 @@ class Lesson:
     ) -> dict[K, RunReport]:
         """Run what is to be compared alternately; return the run of median wall time of each.
 
-        Other programs that use the machine for a minute then slow down all cases alike.
-
-        Parameters
-        ----------
-        cases : mapping of a name to the options of `run`
-            With `letter` among the options, another approach than the lesson's own.
+        Other programs that use the machine for a minute then slow down all cases alike. A case is
+        a name and the options of `run`, among them `letter` for another approach.
         """
         rounds = [
             {name: self.run(**options) for name, options in cases.items()} for _ in range(repeats)
@@ -144,21 +134,10 @@ class Lesson:
 
     @staticmethod
     def claim(sentence: str, holds: object, **values: object) -> None:
-        """Print a sentence about an outcome, after checking it.
+        """Print a sentence about an outcome if it holds.
 
-        Parameters
-        ----------
-        sentence : str
-            What the lesson states.
-        holds : object
-            Whether it is true here.
-        **values
-            What it was computed from; the error shows them.
-
-        Raises
-        ------
-        AssertionError
-            If the sentence is false, so that no reader sees it beside an output that refutes it.
+        Raises AssertionError with the values that it was computed from if it does not, so that no
+        reader sees the sentence beside an output that refutes it.
         """
         if not holds:
             found = ", ".join(f"{name} = {value!r}" for name, value in values.items())
@@ -265,12 +244,7 @@ SMALL: Any = {"fontsize": 8.5, "ha": "center", "va": "center"}
 
 
 def gallery(title: str, pictures: Mapping[str, Pixels]) -> Chart:
-    """Show pictures side by side, each under its name.
-
-    Parameters
-    ----------
-    pictures : mapping of str to uint8 array, shape (H, W), (H, W, 3) or (H, W, 4)
-    """
+    """Show images side by side, each under its name: (H, W), (H, W, 3) or (H, W, 4), uint8."""
     gap = 0.15  # inches
     width = (WIDTH - 0.4 + gap) / len(pictures) - gap
     tall = width * max(image.shape[0] / image.shape[1] for image in pictures.values())
@@ -286,12 +260,7 @@ def gallery(title: str, pictures: Mapping[str, Pixels]) -> Chart:
 
 
 def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], seconds: ArrayLike) -> Chart:
-    """Draw a table of times, dark where fast; the fastest has a frame.
-
-    Parameters
-    ----------
-    seconds : array of float, shape (rows, columns)
-    """
+    """Draw a table of times, of shape (rows, columns), dark where fast; the fastest has a frame."""
     times = np.asarray(seconds, dtype=float)
     down, along = divmod(int(times.argmin()), len(columns))
     facts = f"milliseconds; fastest, in the frame: {rows[down]}, {columns[along]}"

@@ -41,16 +41,10 @@ CONTROLS = {
 
 
 class LiveRun(RunView):
-    """Runs of approaches on processes, side by side: buttons and methods do the same to them.
+    """Runs of e, f or g on processes, side by side: buttons and methods do the same to them.
 
-    Parameters
-    ----------
-    lesson : Lesson
-        Whose images and settings they have.
-    letters : iterable of {"e", "f", "g"}
-        The lesson's own approach when none is given.
-    **options
-        Settings that all of them share.
+    They take the images and settings of the lesson, and `options`. Without letters there is one
+    run, of the lesson's own approach.
     """
 
     looks = traitlets.List([*map(list, {**LOOKS, "held": IN_HAND}.values())]).tag(sync=True)
@@ -74,10 +68,7 @@ class LiveRun(RunView):
     def start(self, kill_after: int = 0) -> None:
         """Start the runs, and return at once.
 
-        Parameters
-        ----------
-        kill_after : int
-            Kill a worker of each when so many of its tiles are blurred; 0: leave that to people.
+        Kill a worker of each run after `kill_after` blurred tiles; 0 leaves that to people.
         """
         if any(thread.is_alive() for thread in self.threads):
             return
@@ -100,10 +91,7 @@ class LiveRun(RunView):
     def tell(self, order: str, target: str = BUSY) -> None:
         """Do what a button does: "start", or "kill", "pause", "resume", "add", "stop" in each run.
 
-        Parameters
-        ----------
-        target : str
-            Whom to kill or to pause: "a busy worker", "redis" or for example "worker-0".
+        `target` is whom to kill or to pause: "a busy worker", "redis" or for example "worker-0".
         """
         if order == "start":
             self.start()

@@ -67,10 +67,7 @@ class LowerBound:
 def lower_bound(timeline: Timeline, cores: int) -> LowerBound:
     """Bound the wall time of a run from below, from CPU seconds alone.
 
-    Parameters
-    ----------
-    cores : int
-        Cores that all threads and processes of the run share.
+    All threads and processes of the run share the cores.
     """
     chains = _chains(timeline)
     image = max(chains, key=chains.__getitem__, default="")
@@ -141,14 +138,9 @@ def _ratio(above: float, below: float) -> float:
 
 
 def payoff(alone: Timeline, distributed: Timeline, cores: int) -> Payoff:
-    """Compare a sequential run with a distributed one of the same job by their CPU seconds.
+    """Compare a run of a with one of d to g on the same images by their CPU seconds.
 
-    Parameters
-    ----------
-    alone, distributed : Timeline
-        A run of approach a, and one of d to g on the same images.
-    cores : int
-        Cores that all processes of the distributed run share.
+    All processes of the distributed run share the cores.
     """
     spent = stage_cpu_s(distributed)
     fixed_s = spent.pop("start", 0.0)
@@ -225,10 +217,7 @@ def idle_s(timeline: Timeline) -> float:
 def starts_s(timeline: Timeline, role: str = "") -> list[float]:
     """Wall seconds of each process start, from its first line of Python until it can work.
 
-    Parameters
-    ----------
-    role : str
-        Only processes whose name begins so, for example "worker"; all when not given.
+    With a role, for example "worker", only of the processes whose name begins so.
     """
     return [event.seconds for event in timeline.of("start") if event.process.startswith(role)]
 

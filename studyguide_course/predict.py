@@ -10,28 +10,17 @@ from IPython.display import Markdown
 from studyguide.errors import UsageError
 from studyguide_course.lesson import table
 
-BAR = 24  # characters
+BAR = 24  # characters of the longest bar
 
 
 class Guess:
     """A slider and a button that locks it.
 
     A reader who neither moves the slider, nor sets `value`, nor locks has not guessed: what is
-    compared with the measurement is then the default, under that name.
+    compared with the measurement is then the default, under that name. If the ends of the slider
+    and the default are `int`, so is the guess.
 
-    Parameters
-    ----------
-    question : str
-        What is guessed.
-    low, high, default : float
-        Ends of the slider and where it stands at first; if all are `int`, so is the guess.
-    unit : str
-        In which it is measured.
-
-    Raises
-    ------
-    UsageError
-        If the slider cannot stand at `high` or at `default`.
+    Raises UsageError if the slider cannot stand at `high` or at `default`.
     """
 
     def __init__(self, question: str, low: float, high: float, default: float, unit: str) -> None:
@@ -93,20 +82,15 @@ class Guess:
     ) -> Markdown:
         """Compare the guess with the measurement, and name the likely cause of its error.
 
-        Parameters
-        ----------
-        measured : float
-        models : mapping of str to float
-            What each model predicts, by its name.
-        causes : mapping of float to str
-            The likely cause of an error, guess - measured, up to this one; the last is `inf`.
+        `models` are predictions by their name. A key of `causes` is the greatest error, guess -
+        measured, of which its text is the likely cause; the last is `inf`.
         """
         self.lock()
         mine = "your guess, locked" if self.guessed else "the default; you did not guess"
         found = {mine: self.value, **models, "**measured**": measured}
         longest = max(0.0, *found.values()) or 1.0
         rows = [
-            (name, f"{value:.3g}", f"{value - measured:+.2g}", _bar(value / longest))
+            (name, f"{value:.3g}", f"{value - measured:+.2g}", "█" * round(BAR * value / longest))
             for name, value in found.items()
         ]
         cause = causes[min(bound for bound in causes if self.value - measured <= bound)]
@@ -129,8 +113,3 @@ def _step(low: float, high: float, default: float) -> float:
                 "Choose other ends or another default",
             )
     return step
-
-
-def _bar(part: float) -> str:
-    """A bar of text, as long as the part, from 0 to 1, says."""
-    return "█" * round(BAR * part)

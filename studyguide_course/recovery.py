@@ -83,10 +83,7 @@ class Retry:
 def retries(timeline: Timeline, backoff_s: float) -> list[Retry]:
     """Follow every retry until its tile is delivered again.
 
-    Parameters
-    ----------
-    backoff_s : float
-        Seconds before the first retry; doubled for each further one.
+    The first retry was planned after `backoff_s` seconds, each further one after twice as long.
     """
     found = []
     for event in timeline.of("retry"):

@@ -26,12 +26,8 @@ STATION = {"workers": "blur", "coordinator": "enqueue", "Redis": "transfer", "as
 class Explorer:
     """A chart that is drawn anew when a slider moves; the arrow keys move one, too.
 
-    Parameters
-    ----------
-    draw : callable
-        Gets the value of each slider by its name, returns a `Chart`.
-    sliders : mapping of str to (sequence of numbers, number)
-        What each slider offers, and where it stands at first.
+    `draw` gets the value of each slider by its name. A slider is what it offers and where it
+    stands at first.
     """
 
     def __init__(
@@ -88,16 +84,10 @@ def steps(top: int) -> list[int]:
 
 
 def explore_speed_up(serial: float, cores: int, measured: Mapping[int, float]) -> Explorer:
-    """Amdahl and Gustafson beside what was measured.
+    """Amdahl and Gustafson beside what was measured: the speed-up by number of workers.
 
-    Parameters
-    ----------
-    serial : float
-        Share of the run that cannot be shared out, 0 to 1, as its profile tells.
-    cores : int
-        Of this machine: no more workers than that run at once.
-    measured : mapping of int to float
-        Speed-up by number of workers.
+    `serial` is the share of the run that cannot be shared out, 0 to 1, as its profile says. No more
+    workers than this machine has cores run at once.
     """
     shares = sorted({0.01, 0.05, 0.1, 0.2, 0.3, 0.5, round(serial, 2)})
     counts = steps(1000)
@@ -126,18 +116,9 @@ def explore_scale(
 ) -> Explorer:
     """Throughput of e, f or g with a machine for each process, up to 10,000 workers.
 
-    `others` is the number of coordinators, and of assemblers; Redis is one.
-
-    Parameters
-    ----------
-    costs : Costs
-        Fitted to runs of the reader's machine.
-    samples : int
-        Of a tile: pixels of its core times channels.
-    validated : int
-        Workers up to which the model was compared with runs.
-    per_image : int
-        Tiles of an image.
+    `others` is the number of coordinators, and of assemblers; Redis is one. Costs are those of the
+    reader's machine; `samples` is of a tile: pixels of its core times channels; `validated` is the
+    number of workers up to which the model was compared with runs; an image has `per_image` tiles.
     """
     counts = steps(10_000)
     few = [count for count in counts if count <= 50]

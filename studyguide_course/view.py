@@ -60,13 +60,7 @@ def side_by_side(reports: Sequence[RunReport]) -> Chart:
 
 
 class RunView(anywidget.AnyWidget):
-    """Runs on one time axis, drawn by view.js.
-
-    Parameters
-    ----------
-    drawings : sequence of Drawing
-        From top to bottom.
-    """
+    """Runs on one time axis, drawn by view.js from top to bottom."""
 
     _esm = Path(__file__).with_name("view.js")
     looks = traitlets.List([list(LOOKS[kind]) for kind in KINDS]).tag(sync=True)
@@ -96,16 +90,7 @@ class RunView(anywidget.AnyWidget):
 
 
 class Drawing:
-    """What view.js draws of one run.
-
-    Parameters
-    ----------
-    name : str
-        Head line.
-    scene : Scene
-    ended : bool
-        Whether the run has ended, so that it has a critical path.
-    """
+    """What view.js draws of one run under a name; one that has ended has a critical path."""
 
     def __init__(self, name: str, scene: Scene, ended: bool = True) -> None:
         self.name, self.scene, self.ended = name, scene, ended

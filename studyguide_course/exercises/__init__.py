@@ -137,13 +137,8 @@ def compare(
 ) -> None:
     """Register an exercise whose answer is compared with the right one on cases.
 
-    Parameters
-    ----------
-    cases : sequence of tuple
-        The arguments of each call.
-    right : callable
-    usual : mapping of str to callable
-        Usual wrong answers, by their hint: the first that agrees with the answer in every case.
+    A case has the arguments of a call. `usual` has the usual wrong answers by their hint: the first
+    that agrees with the answer in every case tells the hint.
     """
 
     def hints(answer: Answer) -> Hints:
