@@ -92,7 +92,7 @@ def _transfer(report: RunReport) -> tuple[float, Cost, float]:
     """How long workers are between two blurs, their CPU seconds of it, and what uses no core."""
     lanes = defaultdict(list)
     for event in report.timeline.of("blur"):
-        lanes[event.process, event.lane].append(event)
+        lanes[event.who].append(event)
     pairs = [
         (after.start - event.end, _samples(event, report))
         for lane in lanes.values()

@@ -16,7 +16,7 @@ from studyguide.cluster import LocalCluster
 from studyguide.machinery.link import Link
 from studyguide.record.looks import FAINT, GREY, HALO, LOOKS, STYLE, Chart
 from studyguide_course.costs import Costs
-from studyguide_course.laws import PER_IMAGE, amdahl, bound, demands, gustafson, rate
+from studyguide_course.laws import PER_IMAGE, amdahl, bottleneck, bound, demands, gustafson, rate
 
 HEIGHT, TOP, TALL = 4.3, 0.85, 2.9  # inches: of a chart, above its axes, of the axes
 CENTRED: Any = {"ha": "center", "path_effects": HALO}
@@ -127,19 +127,19 @@ def explore_scale(
     @style.context(STYLE)
     def draw(workers: int, others: int, tiles: int) -> Chart:
         busy = demands(costs, workers, samples, others, per_image)
-        narrow, seconds = max(busy, key=busy.__getitem__), bound(costs, busy, tiles)
-        flight = workers * min(1.0, busy["workers"] / busy[narrow])
+        (station, most), seconds = bottleneck(busy), bound(costs, busy, tiles)
+        flight = workers * min(1.0, busy["workers"] * most)
         facts = (
             f"{workers:,} workers, {tiles:,} tiles, {per_image} an image: at least "
-            f"{_time(seconds)}; bottleneck: {narrow}; {flight:,.0f} workers busy (Little)"
+            f"{_time(seconds)}; bottleneck: {station}; {flight:,.0f} workers busy (Little)"
         )
         chart, axes = _axes("Tiles a second by workers", facts, "workers", "tiles/s")
         at_all = [demands(costs, count, samples, others, per_image) for count in counts]
-        for station, kind in STATION.items():
-            rates = [1 / each[station] if each[station] else np.nan for each in at_all]
-            axes.plot(counts, rates, "--", color=LOOKS[kind][1], lw=1.2, label=f"{station} alone")
-        most = [1 / max(each.values()) for each in at_all]
-        axes.plot(counts, most, color="black", lw=2.5, label="all together, at most")
+        for name, kind in STATION.items():
+            rates = [1 / each[name] if each[name] else np.nan for each in at_all]
+            axes.plot(counts, rates, "--", color=LOOKS[kind][1], lw=1.2, label=f"{name} alone")
+        together = [bottleneck(each)[1] for each in at_all]
+        axes.plot(counts, together, color="black", lw=2.5, label="all together, at most")
         axes.plot(few, simulated, "ks", ms=5, label="simulated, others = 1")
         axes.axvline(workers, color=GREY, lw=1)
         _mark_validated(axes, validated, "validated")

@@ -127,8 +127,8 @@ class Drawing:
 
     def _names(self) -> list[str]:
         threads = Counter(process for process, _ in self.row)
-        several = {p: f"{p} " * (len(threads) > 1) for p in threads if threads[p] > 1}
-        return [several[p] + thread if p in several else p for p, thread in self.row]
+        full = "{0} {1}" if len(threads) > 1 else "{1}"
+        return [full.format(*lane) if threads[lane[0]] > 1 else lane[0] for lane in self.row]
 
     def _shares(self, start: float, end: float) -> dict[str, Any]:
         """For each lane and kind, its share of the time in each bin."""

@@ -80,7 +80,10 @@ DOCTORED: dict[str, tuple[Callable[[Outcome], object], str]] = {
     "too slow": (lambda o: setattr(o, "seconds", BOUND_S + 1), "it took"),
     "not saved": (lambda o: o.saved.pop("last.png"), "last.png is not what"),
     "other pixels": (lambda o: o.saved.update({"first.png": "0" * 64}), "first.png is not what"),
-    "told as failed": (lambda o: o.failed.append("first.png"), "first.png is told as failed"),
+    "reported as failed": (
+        lambda o: o.failed.append("first.png"),
+        "first.png is reported as failed",
+    ),
     "not done": (lambda o: o.done.update({"first.png": [0, 1, 3]}), "done of first.png holds"),
     "no result": (lambda o: o.results.update({"last.png": []}), "res of last.png holds"),
     "an innocent is dead": (lambda o: o.dead.append(["last.png", 3]), "dead letters are"),
@@ -138,7 +141,7 @@ def test_an_image_with_a_dead_tile_must_keep_its_original_pixels_and_be_told() -
     outcome.planted = outcome.dead = [["first.png", 2]]
     outcome.done["first.png"] = outcome.results["first.png"] = [0, 1, 3]
     whole = "first.png is not what the sequential run gives"
-    assert problems(outcome) == [whole, "first.png is told as failed, or should be"]
+    assert problems(outcome) == [whole, "first.png is reported as failed, or should be"]
     outcome.saved["first.png"] = expected("first.png", frozenset({2}))
     outcome.failed = ["first.png"]
     assert problems(outcome) == []

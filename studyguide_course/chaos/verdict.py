@@ -29,7 +29,7 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
     most_redelivered: int | None = None
     saved: dict[str, str] = field(default_factory=dict)  # image -> digest
-    failed: list[str] = field(default_factory=list)  # images told as failed
+    failed: list[str] = field(default_factory=list)  # images reported as failed
     done: dict[str, list[int]] = field(default_factory=dict)
     results: dict[str, list[int]] = field(default_factory=dict)
     dead: list[list[Any]] = field(default_factory=list)  # what is in the dead-letter queue
@@ -69,7 +69,7 @@ def problems(outcome: Outcome) -> list[str]:
         if outcome.saved.get(image) != expected(image, frozenset(dead)):
             found.append(f"{image} is not what the sequential run gives")
         if (image in outcome.failed) != bool(dead):
-            found.append(f"{image} is told as failed, or should be")
+            found.append(f"{image} is reported as failed, or should be")
         for name, have in (("done", outcome.done), ("res", outcome.results)):
             kept = have.get(image, [])
             if kept != tiles and not (row.forgets and set(kept) < set(tiles)):
@@ -87,12 +87,12 @@ def problems(outcome: Outcome) -> list[str]:
 
 
 def _problems_of_e(outcome: Outcome) -> list[str]:
-    """It may lose tiles, but every image is saved right or told as failed, and never both."""
+    """It may lose tiles, but every image is saved right or reported as failed, and never both."""
     found = []
     for image in GRIDS:
         saved = outcome.saved.get(image)
         if (saved is None) != (image in outcome.failed):
-            found.append(f"{image} is both saved and told as failed, or neither")
+            found.append(f"{image} is both saved and reported as failed, or neither")
         if saved not in (None, expected(image, frozenset())):
             found.append(f"{image} is not what the sequential run gives")
     return found
@@ -110,11 +110,11 @@ def line(outcome: Outcome) -> str:
 
 PAGE = """# The fault matrix
 
-Made by `make chaos`; what each row does is told in `studyguide_course/chaos/strikes.py`.
+Made by `make chaos`; what each row does is described in `studyguide_course/chaos/strikes.py`.
 Each run blurs two images of {tiles} tiles in all on real processes. The seed says
 where the fault strikes, and whether pixels travel through files or through Redis. A run
 passes if the fault bit and every invariant of `studyguide_course/chaos/verdict.py`
-holds. e loses tiles by design: it passes if each image is saved right or told as failed.
+holds. e loses tiles by design: it passes if each image is saved right or reported as failed.
 
 {here};
 servers: {servers}. {runs} runs, {failed} failed.
