@@ -45,9 +45,7 @@ compare(
             lambda image, t, r: image[max(t.y0 - r, 0) : t.y1 + r, max(t.x0 - r, 0) : t.x1 + r]
         ),
         "your halo repeats the tile's own edge; it must hold the neighbours' pixels": (
-            lambda image, t, r: _padded_by("edge")(
-                image[t.core], Tile(0, 0, t.height, 0, t.width), r
-            )
+            lambda image, tile, r: _padded(image[tile.core], r, "edge")
         ),
         "beyond the image's edge you have 0, which darkens the edges": _padded_by("constant"),
         "beyond the image's edge you mirror it; repeat the nearest pixel": _padded_by("reflect"),
