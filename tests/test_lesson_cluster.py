@@ -233,7 +233,7 @@ def execute_cluster_cells(letter: str, names: dict[str, object]) -> None:
     (path,) = NOTEBOOKS.glob(f"*_{APPROACHES[letter].stem}.ipynb")
     cells = nbformat.read(path, as_version=4).cells
     (first,) = [n for n, cell in enumerate(cells) if cell.source.startswith("## On a cluster")]
-    (last,) = [n for n, cell in enumerate(cells) if cell.source == "stage.close()"]
+    (last,) = [n for n, cell in enumerate(cells) if cell.source == "on_cluster.close()"]
     for cell in cells[first : last + 1]:
         if cell.cell_type == "code":
             assert cell.metadata["tags"] == ["nbval-ignore-output"]
