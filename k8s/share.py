@@ -35,6 +35,7 @@ MAX_BYTES = 1 << 30  # of a file that is handed over: a length that claims more 
 PART = 1 << 20  # bytes of a file in memory
 FOLDERS = ("input", "output", "run")
 MARK = "run/.mark"  # tells a folder from one that replaces it
+COMPLETE = "run/.complete"  # is there when the folder `input` has all images
 INTERVAL_S = 0.02  # a pod that is killed takes at most so much of its newest events along
 RECOGNISE_S = 1.0  # between two checks whether the folder is still the same
 REFUSED_S = 5.0  # until a file that was refused is offered again
@@ -102,7 +103,7 @@ def say(problem: object) -> None:
 
 
 def prepare() -> None:
-    """Make the folders, on the claim if it can be written, else in the pod; add the samples."""
+    """Make the folders, on the claim if it can be written, else in the pod; add samples, if any."""
     for name in FOLDERS:
         mine, claimed = DATA / name, CLAIM / name
         try:
@@ -118,10 +119,13 @@ def prepare() -> None:
         print(f"{mine} is {mine.resolve()}", flush=True)
     if not (DATA / MARK).exists():
         (DATA / MARK).write_text(uuid.uuid4().hex)
+    if not SAMPLES.exists():
+        return  # whoever has deployed this brings the images, and the mark after them
     if not files_in(DATA / "input"):
         for sample in SAMPLES.iterdir():
             # Not its mode: other users may not be allowed to read it.
             shutil.copyfile(sample, DATA / "input" / sample.name)
+    (DATA / COMPLETE).touch()
 
 
 class Keeper(BaseHTTPRequestHandler):
@@ -274,10 +278,11 @@ class Files:
 
 
 def pull(folder: str) -> None:
-    """Fetch a folder; wait until `files` is there, and say what is in the way."""
+    """Fetch a folder; wait until `files` has all images, and say what is in the way."""
     files, said = Files(), ""
     while True:
         try:
+            files.read(COMPLETE)
             for name in files.read(folder).split(b"\0")[:-1]:
                 files.fetch(os.fsdecode(name))
             return

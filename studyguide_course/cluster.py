@@ -123,7 +123,7 @@ class OnCluster:
         """
         if not self.kubectl:
             return self._replay_run()
-        self.kubectl.delete_namespace()  # that of an earlier run of this lesson
+        _delete_namespace(self.kubectl)  # that of an earlier run of this lesson
         step: Step = {"kind": "run", "commands": []}
         step["options"] = {name: _plain(value) for name, value in options.items()}
         self._during, self._start = step["commands"], time.monotonic()
@@ -173,10 +173,15 @@ class OnCluster:
             print("Nothing to delete: no cluster was used.")
             return
         print(f"$ kubectl delete namespace {self.kubectl.namespace}")
-        self.kubectl.delete_namespace()
+        _delete_namespace(self.kubectl)
         if self._new:
             self._new.store()
             print(f"recorded in {RECORDINGS}/{self.lesson.approach.stem}")
+
+
+def _delete_namespace(kubectl: Kubectl) -> None:
+    """Delete the namespace, if a run has created it, and wait until it is gone."""
+    kubectl.delete("namespaces", f"kubernetes.io/metadata.name={kubectl.namespace}")
 
 
 def _print_answer(step: Step) -> None:

@@ -15,8 +15,7 @@ from small_cluster import SmallCluster
 from support import SMALL, make_images, processes_with
 from xdist.scheduler import LoadScopeScheduling
 
-from studyguide import kubernetes
-from studyguide.kubernetes import KubernetesCluster
+from studyguide.kubernetes import KubernetesCluster, watcher
 from studyguide.machinery.link import Link
 from studyguide.machinery.redis_server import RedisServer
 from studyguide.plan import Plan
@@ -112,7 +111,7 @@ def cluster(
     require("kubectl")
     real_kubectl = shutil.which("kubectl")
     assert real_kubectl
-    monkeypatch.setattr(kubernetes, "POLL_S", 0.1)
+    monkeypatch.setattr(watcher, "POLL_S", 0.1)
     with (
         SmallCluster(tmp_path / "cluster", shared_server.url, real_kubectl) as cluster,
         stub_kubectl(cluster, tmp_path, monkeypatch),

@@ -353,7 +353,8 @@ class Space:
         self.pods: list[Pod] = []
         self.started = ""  # when the newest Job was made, as the API gives it
         self.uid = ""  # of the newest Job
-        (folder / "data" / "input").mkdir(parents=True)
+        for name in ("input", "run"):
+            (folder / "data" / name).mkdir(parents=True)
 
     def answer(self, verb: str, rest: list[str], stdin: bytes) -> Answer:
         """Do what one call asks for."""

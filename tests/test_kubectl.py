@@ -13,7 +13,8 @@ from kubectl_stub import Answer, Answerer, Object, Replay, objects, recorded, st
 from pods import require
 
 from studyguide.errors import ToolError
-from studyguide.kubernetes.kubectl import Kubectl, find_trouble, kustomize
+from studyguide.kubernetes.kubectl import Kubectl, kustomize
+from studyguide.kubernetes.trouble import find_trouble
 
 KUBECTL = Kubectl("local", "studyguide")
 Install = Callable[[Answerer], None]

@@ -19,17 +19,17 @@ from small_cluster import NAMESPACE, RUN, SmallCluster
 from support import SMALL, TILES, make_images, noise, processes_with, temporary_files
 
 import studyguide
-from studyguide import kubernetes
 from studyguide.approaches import APPROACHES
 from studyguide.cluster import Cluster, KillWorker
 from studyguide.errors import StudyguideError, ToolError, UsageError
 from studyguide.images import load, sha256
-from studyguide.kubernetes import KubernetesCluster
+from studyguide.kubernetes import KubernetesCluster, watcher
+from studyguide.kubernetes.pods import manifests, role_of, variables
 from studyguide.machinery import places
 from studyguide.plan import Plan
 from studyguide.record.report import KILLED, RunReport, newest_log, read_log
 from studyguide.record.timeline import Event, Recorder
-from studyguide.settings import from_options
+from studyguide.settings import Settings, from_options
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -198,7 +198,7 @@ def test_what_keeps_a_pod_from_its_work_is_told_with_its_remedy(
     cluster: SmallCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
+    monkeypatch.setattr(watcher, "PASSING_S", 0.2)
     cluster.extra = shown(pod)
     with pytest.raises(StudyguideError) as caught:
         perform("d", two_images, tmp_path)
@@ -236,7 +236,7 @@ def test_a_cluster_that_goes_away_in_the_middle_of_a_run_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def leave(running: Cluster) -> None:
-        monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(watcher, "PATIENCE_S", 0.2)
         cluster.refusals = [TLS] * 1000
 
     with pytest.raises(ToolError, match=r"TLS handshake timeout\. Start the cluster"):
@@ -272,7 +272,7 @@ def test_pods_that_never_begin_are_told(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.program = ["sh", "-c", "exec sleep 60", "studyguide"]
-    monkeypatch.setattr(kubernetes, "START_S", 0.2)
+    monkeypatch.setattr(watcher, "START_S", 0.2)
     with pytest.raises(StudyguideError, match=r"No pod has begun its work within 0\.2 s\. Run"):
         perform("d", two_images, tmp_path)
     assert cluster.is_empty
@@ -290,7 +290,7 @@ def test_a_job_that_fails_is_told_with_the_end_of_its_log(
 def test_a_job_that_ends_without_a_word_of_its_images_is_told(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
+    monkeypatch.setattr(watcher, "PASSING_S", 0.2)
     cluster.program = ["true"]
     said = r"job/sequential: has ended without a word of cloud\.png, grain\.png"
     with pytest.raises(StudyguideError, match=said):
@@ -300,7 +300,7 @@ def test_a_job_that_ends_without_a_word_of_its_images_is_told(
 def test_pods_that_never_get_ready_are_told(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "START_S", 0.2)
+    monkeypatch.setattr(watcher, "START_S", 0.2)
     cluster.never_ready = True
     with pytest.raises(StudyguideError, match=r"Not ready after 0\.2 s: files\. Run"):
         perform("d", two_images, tmp_path)
@@ -313,7 +313,7 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
     cluster: SmallCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PASSING_S", 0.2)
+    monkeypatch.setattr(watcher, "PASSING_S", 0.2)
     (pod,) = shown("crash-loop")
 
     def crash(running: Cluster) -> None:
@@ -370,7 +370,7 @@ def test_outputs_that_a_new_pod_files_does_not_have_yet_are_waited_for(
 def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(watcher, "PATIENCE_S", 0.2)
     cluster.spoil = lambda archive: archive[: len(archive) // 3]
     with pytest.raises(ToolError, match=r"unexpected end of data.*Run it again"):
         perform("d", two_images, tmp_path)
@@ -422,24 +422,57 @@ def test_an_error_of_a_pod_names_the_image_as_people_know_it(
     assert event.detail["error"] == f"{tmp_path}/x.png is"
 
 
-def test_settings_of_the_run_come_last_so_that_they_count(pods: KubernetesCluster) -> None:
-    pods.start("worker", 3, 1)
-    (worker,) = [thing for thing in pods._objects if thing["metadata"]["name"] == "worker"]
-    assert worker["spec"]["replicas"] == 3
-    arguments = worker["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert arguments[0] == "worker"
-    assert arguments[-2:] == ["--workers", "1"]
-    given = arguments[arguments.index("--payload=redis") + 1 :]  # what the manifest says ends so
-    assert {"--kernel-size=5", "--payload=redis", "--visibility=0.5"} <= set(given)
-    assert {"--output=/data/output/e_distributed_queue", "--images=/data/input"} <= set(given)
+@pytest.mark.parametrize("letter", "defg")
+def test_what_a_pod_is_told_are_the_settings_of_the_run_each_once(
+    letter: str, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    given = {**HASTY, "sigma": 1.5, "max_attempts": 9, "queue_size": 7, "patience_s": 20.0}
+    chosen = from_options({**given, "output": tmp_path / APPROACHES[letter].stem})
+    watched = KubernetesCluster(Plan(letter, chosen, tmp_path, "1"), Recorder(lambda event: None))
+    (settings,) = [it["data"] for it in watched._objects if "STEM" in it.get("data", {})]
+    wanted = variables(watched.settings)
+    own = {"IMAGES", "OUTPUT", "WORKERS", "INSTANCES", "IMAGES_IN_MEMORY", "PAYLOAD", "START"}
+    assert {name: settings[name] for name in wanted.keys() - own} == {
+        name: wanted[name] for name in wanted.keys() - own
+    }
+    for thing in (it for it in watched._objects if role_of(it)):
+        watched.start(role_of(thing), 3, 6)
+        container = thing["spec"]["template"]["spec"]["containers"][0]
+        told = [part for part in container["args"] if part.startswith("--")]
+        names = [part.partition("=")[0] for part in told if not part.startswith("--run")]
+        assert len(set(names)) == len(names)
+        assert told[-1] == "--run"  # what no manifest can know comes last and counts
+        assert container["args"][-1] == "1"
+        assert settings.get("THREADS", "6") == "6"
+        assert thing["kind"] == "Job" or thing["spec"]["replicas"] == 3
+
+
+def test_a_new_pod_files_is_given_the_images_again_before_new_pods_read_any(
+    two_images: Path, tmp_path: Path, cluster: SmallCluster
+) -> None:
+    chosen = from_options({**HASTY, "images": two_images, "output": tmp_path / "out"})
+    watched = KubernetesCluster(Plan("e", chosen, tmp_path, "1"), Recorder(lambda event: None))
+    watched.kubectl.create(watched._objects)
+    watched._load_images()
+    there, complete = cluster.data / "input", cluster.data / "run" / ".complete"
+    for _ in range(2):
+        watched._observe()
+        assert complete.exists()
+        assert sorted(path.name for path in there.iterdir()) == sorted(TILES)
+        sent = len(cluster.calls)
+        watched._observe()
+        assert len(cluster.calls) == sent + 2, "they were sent once more"
+        shutil.rmtree(there)  # a claim that cannot be written: the new pod has an empty folder
+        there.mkdir()
+        complete.unlink()
 
 
 def test_the_extra_that_pods_need_is_named_where_it_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UsageError, match=r"pip install studyguide\[cluster\]"):
-        kubernetes._load(b"")
+        manifests(Plan("e", Settings(), tmp_path, "1"), "here")
 
 
 # two runs, one cluster

@@ -14,12 +14,12 @@ from pods import render
 from small_cluster import KINDS, ROLE, RUN, SmallCluster, moment
 from test_kubernetes import perform, stranger
 
-from studyguide import kubernetes
 from studyguide.__main__ import main
 from studyguide.cluster import KillRedis
 from studyguide.errors import ToolError
-from studyguide.kubernetes import KubernetesCluster, kubectl
+from studyguide.kubernetes import KubernetesCluster, kubectl, watcher
 from studyguide.kubernetes.kubectl import RESOURCES, owner
+from studyguide.kubernetes.pods import role_of
 from studyguide.record.report import RunReport
 from studyguide.record.timeline import Event, Timeline
 
@@ -243,7 +243,7 @@ def test_redis_is_killed_on_pods_and_its_death_recorded(
 ) -> None:
     events: list[Event] = []
     pods.recorder.sink = events.append
-    pods.kubectl.create(it for it in pods._objects if not kubernetes._role(it))
+    pods.kubectl.create(it for it in pods._objects if not role_of(it))
     strike = KillRedis(after=0)
     strike(pods)
     assert not strike.done, "no pod was seen yet"
@@ -266,13 +266,13 @@ def test_a_call_that_hangs_is_asked_again(
 ) -> None:
     monkeypatch.setattr(kubectl, "TIMEOUT_S", 4.0)
     monkeypatch.setattr(kubectl, "GONE_S", 1.0)
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.1)  # even then once more
-    common = [it for it in pods._objects if not kubernetes._role(it)]
+    monkeypatch.setattr(watcher, "PATIENCE_S", 0.1)  # even then once more
+    common = [it for it in pods._objects if not role_of(it)]
     pods.kubectl.create(common[:1])
     cluster.hangs = {verb: 1}
     pods._create(common[1:])
     assert pods._get()
-    pods._execute("date")
+    pods._patiently(pods._cluster_time)
     pods.close()
     assert cluster.hangs == {verb: 0}
     assert cluster.is_empty
@@ -281,7 +281,7 @@ def test_a_call_that_hangs_is_asked_again(
 def test_a_call_that_took_effect_before_it_hung_is_no_error(
     pods: KubernetesCluster, cluster: SmallCluster
 ) -> None:
-    common = [it for it in pods._objects if not kubernetes._role(it)]
+    common = [it for it in pods._objects if not role_of(it)]
     pods.kubectl.create(common[:3])
     pods._create(common[1:])
     assert len(cluster.objects) == len(common) - 1  # all but the namespace
@@ -291,7 +291,7 @@ def test_calls_that_hang_for_ever_end_with_one_clear_error(
     pods: KubernetesCluster, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubectl, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(kubernetes, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(watcher, "PATIENCE_S", 0.1)
     cluster.hangs = {"get": 1000}
     with pytest.raises(ToolError, match=r"timed out: .*did not answer within 1 s") as caught:
         pods._get()
@@ -300,7 +300,7 @@ def test_calls_that_hang_for_ever_end_with_one_clear_error(
 
 
 def test_a_call_has_less_time_than_the_patience_with_it() -> None:
-    assert 2 * kubectl.TIMEOUT_S < kubernetes.PATIENCE_S
+    assert 2 * kubectl.TIMEOUT_S < watcher.PATIENCE_S
 
 
 # what is reported

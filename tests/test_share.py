@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,20 @@ def pods(tmp_path: Path) -> Iterator[Pods]:
     pods = Pods(tmp_path)
     yield pods
     pods.end()
+
+
+def test_a_pod_waits_for_images_where_those_of_a_run_come_and_not_the_samples(pods: Pods) -> None:
+    shutil.rmtree(pods.folder / "samples")
+    kept = pods.keep()
+    pulling = pods.start("role", "pull", "input")
+    (kept / "input" / "first.png").write_bytes(b"first")
+    time.sleep(1)
+    assert pulling.poll() is None, "it did not wait for the others"
+    (kept / "input" / "second.png").write_bytes(b"second")
+    (kept / "run" / ".complete").touch()
+    assert pulling.wait(60) == 0
+    names = sorted(path.name for path in (pods.data("role") / "input").iterdir())
+    assert names == ["first.png", "second.png"]
 
 
 def test_a_pod_fetches_images_also_if_it_is_there_before_files(pods: Pods) -> None:
