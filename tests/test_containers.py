@@ -144,13 +144,11 @@ def test_e_works_where_only_root_may_write_to_claims_and_make_fetch_brings_all_h
     assert node.finish(node.start("coordinator", *QUICK)) == 0
     wait_until(lambda: kept(node, "e") == expected)
     assert not list(claim_of(node).iterdir())
-    places = [f"{name}={tmp_path}/{name.lower()}" for name in ("IMAGES", "LOGS", "CHARTS")]
-    said = make("fetch", "A=e", "CONTEXT=none", *places, path=stub_kubectl(node, tmp_path))
-    assert "5 images came whole, of 5" in said
-    stem = APPROACHES["e"].stem
-    fetched = (tmp_path / "images" / stem).iterdir()
+    place = f"IMAGES={tmp_path}/images"
+    said = make("fetch", "CONTEXT=none", place, path=stub_kubectl(node, tmp_path))
+    assert said.count(": OK") == 5
+    fetched = (tmp_path / "images" / APPROACHES["e"].stem).iterdir()
     assert {path.name: images.sha256(images.load(path)) for path in fetched} == expected
-    assert '"stage":"assemble"' in (tmp_path / "logs" / f"{stem}.events.jsonl").read_text()
 
 
 def stub_kubectl(node: Node, folder: Path) -> str:
@@ -160,9 +158,7 @@ def stub_kubectl(node: Node, folder: Path) -> str:
     script.write_text(
         "#!/bin/bash\n"
         'case "$*" in\n'
-        "*startTime*) echo 2020-01-01T00:00:00Z; exit ;;\n"
         "*readyz*) exit ;;\n"
-        "*--output\\ name*) echo deployment.apps/files job.batch/coordinator; exit ;;\n"
         "*\\ exec\\ *) ;;\n"
         "*) exit 1 ;;\n"
         "esac\n"

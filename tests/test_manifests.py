@@ -462,7 +462,7 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         yield known
 
 
-@pytest.mark.parametrize("target", ["deploy", "run", "status", "logs", "scale", "fetch", "clean"])
+@pytest.mark.parametrize("target", ["deploy", "status", "logs", "scale", "fetch", "clean"])
 def test_make_says_in_one_line_that_no_cluster_answers(
     target: str, answers: dict[str, Answer]
 ) -> None:
@@ -478,26 +478,17 @@ def test_make_says_in_one_line_that_no_cluster_answers(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (
-            ["fetch", "A=f"],
-            "There is no job/coordinator. Do this first: make -C k8s deploy run",
-        ),
-        (["run", "A=f"], "There is no deployment/files. Do this first: make -C k8s deploy A=f"),
-        (["scale", "A=d"], "There is no deployment/worker. Do this first: make -C k8s deploy A=d"),
-        (["chaos-test", "A=d"], "chaos-test kills a worker of e, f or g, not of d"),
-        (["chaos-test", "A=g-all"], "chaos-test kills a worker of e, f or g, not of g-all"),
-        (
-            ["chaos-test"],
-            "studyguide uses kubectl's current context: kubectl config use",
-        ),
+        (["run", "A=g-all", "CONTEXT=here"], "A run is of d, e, f or g, not of g-all: deploy it"),
+        (["chaos-test", "A=on-host/e", "CONTEXT=here"], "A run is of d, e, f or g, not of on-host"),
+        (["chaos-test", "A=d", "CONTEXT=here"], "chaos-test kills a worker of e, f or g, not of d"),
+        (["run", "CONTEXT=there"], "studyguide uses kubectl's current context: kubectl config use"),
     ],
 )
 def test_make_says_in_one_line_what_has_to_come_first(
     arguments: list[str], problem: str, answers: dict[str, Answer]
 ) -> None:
-    answers["get deployment"] = Answer(stdout=b"deployment.apps/redis\n")
-    answers["current-context"] = Answer(stdout=b"another\n")
-    done = make("--no-print-directory", *arguments, "CONTEXT=here")
+    answers["current-context"] = Answer(stdout=b"here\n")
+    done = make("--no-print-directory", *arguments)
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert len(said) == 1
@@ -514,18 +505,15 @@ def test_make_fetch_takes_files_that_are_replaced_meanwhile_and_checks_their_dig
         item.size = 5
         tar.addfile(item, io.BytesIO(b"image"))
     changed = b"tar: a.png: file changed as we read it\ncommand terminated with exit code 1\n"
-    answers["get job --output name"] = Answer(stdout=b"job.batch/coordinator\n")
     answers["-- tar"] = Answer(1, archive.getvalue(), changed)
-    answers["sha256sum"] = Answer(stdout=f"{digest}  a.png\n".encode())
-    answers["-- ls"] = Answer(stdout=b"a.png\n")
-    places = [f"{name}={tmp_path}/{name.lower()}" for name in ("IMAGES", "LOGS", "CHARTS")]
-    done = make("fetch", "A=e", "CONTEXT=here", *places)
-    assert "1 images came whole, of 1" in done.stdout
+    answers["sha256sum"] = Answer(stdout=f"{digest}  ./{stem}/a.png\n".encode())
+    place = f"IMAGES={tmp_path}/images"
+    done = make("fetch", "CONTEXT=here", place)
+    assert (done.returncode, "a.png: OK" in done.stdout) == (0, True)
     assert (tmp_path / "images" / stem / "a.png").read_bytes() == b"image"
-    answers["sha256sum"] = Answer(stdout=f"{digest[::-1]}  a.png\n".encode())
-    done = make("fetch", "A=e", "CONTEXT=here", *places)
-    assert done.returncode == 2
-    assert "came whole" not in done.stdout
+    answers["sha256sum"] = Answer(stdout=f"{digest[::-1]}  ./{stem}/a.png\n".encode())
+    done = make("fetch", "CONTEXT=here", place)
+    assert (done.returncode, "a.png: FAILED" in done.stdout) == (2, True)
 
 
 @pytest.mark.parametrize(
