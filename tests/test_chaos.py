@@ -27,6 +27,7 @@ from studyguide_course.chaos.verdict import Outcome, page, problems
 # the matrix: two servers in turn
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("fault", ROWS)
 @pytest.mark.parametrize(("letter", "server"), [("f", "redis-server"), ("g", "wheel")])

@@ -172,6 +172,7 @@ def test_a_run_with_bad_images_ends_with_1_and_names_them(cli: Cli) -> None:
         assert line in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_on_purpose_counts_what_was_redelivered(cli: Cli) -> None:
     done = cli.run("f", "--json", "--kill-worker-after", "2", "--fault", "slow:grain.png:3")
     assert done.returncode == 0
@@ -260,6 +261,7 @@ def test_an_argument_that_would_control_the_terminal_is_escaped(
     assert r"\x1b" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_run_needs_no_standard_input_output_or_error(closed: str, cli: Cli) -> None:
     command = ["exec", sys.executable, "-m", "studyguide", *cli.run_arguments("a", "f")]
@@ -339,6 +341,7 @@ def fill(disk: Path, room: int = 0) -> None:
     (disk / "filler").write_bytes(bytes(free - room))
 
 
+@pytest.mark.slow
 def test_an_image_that_finds_the_disk_full_is_told_and_the_others_are_saved(
     cli: Cli, small_disk: Path
 ) -> None:
@@ -376,6 +379,7 @@ def test_without_a_report_no_table_is_printed(cli: Cli) -> None:
     assert "studyguide: approach f: " in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [4096, 8192, 16384])
 def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
     cli: Cli, small_disk: Path, room: int
@@ -391,6 +395,7 @@ def test_a_run_that_finds_the_disk_of_its_own_files_full_ends_with_1(
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_a_run_that_found_the_disk_full_goes_on_once_there_is_room(
     cli: Cli, small_disk: Path
@@ -417,6 +422,7 @@ def test_a_run_that_found_the_disk_full_goes_on_once_there_is_room(
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_a_folder_that_becomes_read_only_in_mid_run_is_told_and_what_is_saved_is_whole(
     cli: Cli, small_disk: Path
@@ -442,6 +448,7 @@ def test_a_folder_that_becomes_read_only_in_mid_run_is_told_and_what_is_saved_is
 # a file goes away
 
 
+@pytest.mark.slow
 def test_an_image_that_is_deleted_in_mid_run_is_told_and_the_others_are_saved(cli: Cli) -> None:
     cli.images = make_images(cli.folder / "images")
     slowly = ("--queue-size", 1, "--fault", "slow:cloud.png:0")
@@ -477,6 +484,7 @@ def test_an_event_log_that_is_damaged_is_told_by_name_in_one_line(events: bytes,
 # Redis is not as it should be
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_not_there_is_told(cli: Cli) -> None:
     port = free_port()
     url = f"redis://:secret@127.0.0.1:{port}/0"
@@ -489,6 +497,7 @@ def test_a_redis_that_is_not_there_is_told(cli: Cli) -> None:
     assert "secret" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_told_and_not_shown(cli: Cli, shared_server: RedisServer) -> None:
     url = f"redis://:secret@127.0.0.1:{shared_server.port}/0"
     done = cli.run("f", "--json", REDIS_URL=url)
@@ -498,6 +507,7 @@ def test_a_wrong_password_is_told_and_not_shown(cli: Cli, shared_server: RedisSe
     assert "secret" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_redis_that_goes_away_in_mid_run_is_told_once_our_patience_ends(
     cli: Cli, tmp_path: Path
 ) -> None:
@@ -521,6 +531,7 @@ def test_a_redis_that_goes_away_in_mid_run_is_told_once_our_patience_ends(
 # nobody is left behind
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("number", "code"),
@@ -563,6 +574,7 @@ def test_init_that_is_stopped_leaves_no_half_of_a_course(
     assert sorted(path.name for path in cli.folder.iterdir()) == ["first", "tmp"]
 
 
+@pytest.mark.slow
 @needs_proc
 def test_the_password_of_a_run_is_in_no_process_list_and_in_nothing_that_it_writes(
     cli: Cli,
@@ -601,6 +613,7 @@ def tiles_of(folder: Path, stage: str) -> list[tuple[str, int]]:
     ]
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("letter", ["f", "g"])
 def test_a_run_whose_every_process_was_killed_goes_on_and_repeats_no_finished_tile(
@@ -631,6 +644,7 @@ def test_a_run_whose_every_process_was_killed_goes_on_and_repeats_no_finished_ti
     assert list((cli.folder / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_run_that_still_goes_on_is_not_resumed(cli: Cli) -> None:
     process = cli.start(*cli.run_arguments("f", "--fault", "slow:grain.png:7"))
@@ -691,6 +705,7 @@ def hand(cli: Cli, shared_server: RedisServer, client: redis.Redis) -> Hand:
     return Hand(cli, shared_server.url)
 
 
+@pytest.mark.slow
 def test_roles_that_are_started_one_by_one_do_the_job_and_drain_when_told(hand: Hand) -> None:
     approach = ("--approach", "f", "--workers", 1)
     first = hand.start("worker", *approach, "--name", "first", "--fault", "slow:cloud.png:0")
@@ -721,6 +736,7 @@ def test_one_service_with_all_roles_does_the_whole_job_alone(hand: Hand) -> None
     assert decoded(hand.cli.folder / "out") == expected()
 
 
+@pytest.mark.slow
 def test_logs_are_json_lines_if_asked_for_and_name_run_worker_image_tile_and_attempt(
     hand: Hand,
 ) -> None:
@@ -750,6 +766,7 @@ def test_an_error_is_a_json_line_as_well_and_holds_no_password(cli: Cli) -> None
     assert "secret" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_service_that_met_a_bad_image_does_the_others_and_ends_with_1(hand: Hand) -> None:
     hand.cli.images = make_images(hand.cli.folder / "images")
     (hand.cli.images / "empty.png").touch()
@@ -759,6 +776,7 @@ def test_a_service_that_met_a_bad_image_does_the_others_and_ends_with_1(hand: Ha
     assert hand.events("all", "failed") == [("empty.png", -1)]
 
 
+@pytest.mark.slow
 def test_roles_that_wait_for_redis_end_when_told(hand: Hand, tmp_path: Path) -> None:
     """Two whose server stopped answering, and one whose server never did."""
     with (
@@ -816,6 +834,7 @@ def test_a_service_cannot_run_the_roles_of_e(cli: Cli) -> None:
 # studyguide doctor
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_is_here_and_what_will_be_used(cli: Cli) -> None:
     done = cli("doctor")
     assert (done.returncode, done.stderr) == (0, "")
@@ -827,6 +846,7 @@ def test_the_doctor_says_what_is_here_and_what_will_be_used(cli: Cli) -> None:
     assert found["cluster"]
 
 
+@pytest.mark.slow
 def test_the_doctor_looks_at_the_redis_that_the_environment_names(
     cli: Cli, shared_server: RedisServer
 ) -> None:

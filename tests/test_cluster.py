@@ -112,6 +112,7 @@ def test_f_survives_the_death_of_redis(perform: Perform) -> None:
     assert report.pixels() == EXPECTED
 
 
+@pytest.mark.slow
 def test_e_tells_what_its_assembler_took_along(perform: Perform, tmp_path: Path) -> None:
     kill = Kill("assembler-0", "assemble", 6)
     report = perform("e", chaos=[kill], on_event=kill.see, faults=SLOW_END)
@@ -137,6 +138,7 @@ def test_a_redis_that_is_not_ours_is_never_killed(
 # the ledger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", "efg")
 @pytest.mark.parametrize(
     ("victim", "stage", "after"),

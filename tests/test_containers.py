@@ -19,7 +19,7 @@ from studyguide import __version__, images
 from studyguide.approaches import APPROACHES
 
 # Building takes a minute or two.
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(900)]
 
 IMAGE = f"docker.io/library/studyguide:{__version__}"
 BASE = "localhost/python-base:bookworm"

@@ -13,6 +13,7 @@ from pods import require
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled")
 def test_the_eighth_approach_takes_no_more_than_the_diff_that_is_shown(
     tmp_path: Path, two_images: Path

@@ -112,6 +112,7 @@ def test_finding_images_is_linear(tmp_path: Path) -> None:
     assert_linear(find)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", "cf")
 @pytest.mark.parametrize(
     "work",
@@ -175,6 +176,7 @@ def test_writing_and_reading_a_log_is_linear(tmp_path: Path) -> None:
     assert_linear(prepared)
 
 
+@pytest.mark.slow
 def test_a_chart_of_ten_thousand_images_has_shares_and_no_bar_or_row_for_each() -> None:
     chart = timeline_figure(report_of("c", 10_000))
     axes = chart.axes[0]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from kubectl_stub import Answer, Object, objects, stub_kubectl
 from PIL import Image
-from small_cluster import NAMESPACE, RUN, SmallCluster
+from small_cluster import FRESH, NAMESPACE, RUN, SmallCluster
 from support import (
     SMALL,
     TILES,
@@ -122,6 +122,7 @@ def test_context_and_namespace_are_shown_before_the_cluster_is_asked_for_anythin
     assert re.fullmatch(r"context work, namespace studyguide-[0-9a-f]+\n", told)
 
 
+@pytest.mark.slow
 def test_each_run_has_a_password_of_its_own(
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -135,6 +136,7 @@ def test_each_run_has_a_password_of_its_own(
     assert len(found - {lesson}) == 2
 
 
+@pytest.mark.slow
 def test_a_deployment_is_kept_if_wanted_and_no_other_run_touches_it(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_deployment_is_kept_if_wanted_and_no_other_run_touches_it(
 # a worker dies
 
 
+@pytest.mark.slow
 def test_f_loses_no_tile_when_a_worker_is_killed(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -167,6 +170,7 @@ def test_f_loses_no_tile_when_a_worker_is_killed(
     assert len(pods - {death.process}) == 2  # one stayed, one took the place of the dead
 
 
+@pytest.mark.slow
 def test_e_tells_what_was_lost_when_a_worker_is_killed(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -190,6 +194,7 @@ def shown(pod: str) -> list[Object]:
     return [item for item in pods if item["metadata"]["name"] == pod]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pod", "message"),
     [
@@ -215,17 +220,20 @@ def test_what_keeps_a_pod_from_its_work_is_told_with_its_remedy(
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_trouble_in_the_middle_of_a_run_ends_it(
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
     def fill_the_memory(running: Cluster) -> None:
         cluster.extra = shown("oom")
 
+    cluster.program = FRESH  # it lasts long enough to be looked at
     with pytest.raises(StudyguideError, match="pod/oom: was killed for using more memory"):
         perform("d", two_images, tmp_path, chaos=[fill_the_memory])
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_trouble_that_passes_and_calls_that_fail_now_and_then_are_borne(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -233,6 +241,7 @@ def test_trouble_that_passes_and_calls_that_fail_now_and_then_are_borne(
         cluster.refusals = [] if cluster.extra else [TLS, TLS]
         cluster.extra = [] if cluster.extra else shown("unschedulable")
 
+    cluster.program = FRESH
     assert perform("d", two_images, tmp_path, chaos=[disturb]).pixels() == expected
     assert cluster.refusals == []
 
@@ -334,6 +343,7 @@ def test_a_role_that_crashes_again_and_again_is_told_with_the_end_of_its_log(
         perform("d", two_images, tmp_path, chaos=[crash])
 
 
+@pytest.mark.slow
 def test_outputs_that_arrive_damaged_once_are_fetched_again(
     pods: KubernetesCluster, two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -351,6 +361,7 @@ def test_outputs_that_arrive_damaged_once_are_fetched_again(
         assert came.read_bytes() == (two_images / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_outputs_that_a_new_pod_files_does_not_have_yet_are_waited_for(
     pods: KubernetesCluster, two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -375,6 +386,7 @@ def test_outputs_that_a_new_pod_files_does_not_have_yet_are_waited_for(
     assert (tmp_path / "e_distributed_queue" / "grain.png").exists()
 
 
+@pytest.mark.slow
 def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +398,7 @@ def test_outputs_that_arrive_damaged_again_and_again_are_an_error(
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_an_image_that_is_not_what_its_pod_saved_is_an_error(
     pods: KubernetesCluster, two_images: Path, cluster: SmallCluster
 ) -> None:
@@ -486,6 +499,7 @@ def test_the_extra_that_pods_need_is_named_where_it_is_missing(
 # two runs, one cluster
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", ["df", "ff"])
 def test_two_runs_at_once_end_as_each_would_alone(
     letters: str,
@@ -525,6 +539,7 @@ def stranger(kind: str, name: str, **labels: str) -> Object:
     return {"kind": kind, "metadata": metadata, "spec": spec}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_named_namespace_leaves_alone_what_others_have_there(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -541,6 +556,7 @@ def test_a_run_in_a_named_namespace_leaves_alone_what_others_have_there(
     assert_only_one_namespace_is_touched(cluster, "team")
 
 
+@pytest.mark.slow
 def test_a_deployment_by_hand_after_a_run_that_was_kept_gets_a_redis_with_its_own_password(
     tmp_path: Path, two_images: Path, cluster: SmallCluster
 ) -> None:
@@ -557,6 +573,7 @@ def test_a_deployment_by_hand_after_a_run_that_was_kept_gets_a_redis_with_its_ow
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_however_often_nodes_evict_its_job(
     two_images: Path, tmp_path: Path, cluster: SmallCluster, expected: dict[str, str]
 ) -> None:
@@ -576,6 +593,7 @@ def test_a_run_goes_on_however_often_nodes_evict_its_job(
 # what is reported
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_how_far_a_deployment_is_and_prints_only_the_report(
     two_images: Path, tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -602,6 +620,7 @@ def make(*arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_makefile_do_by_hand_what_the_library_does(
     tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -645,6 +664,7 @@ def conditions(cluster: SmallCluster, job: str) -> list[Object]:
     return list(found["status"]["conditions"])
 
 
+@pytest.mark.slow
 def test_make_run_brings_home_what_a_run_of_its_own_has_saved(
     tmp_path: Path, cluster: SmallCluster, two_images: Path, expected: dict[str, str]
 ) -> None:
@@ -659,6 +679,7 @@ def test_make_run_brings_home_what_a_run_of_its_own_has_saved(
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_make_chaos_test_kills_a_worker_of_a_run_of_its_own(
     tmp_path: Path, cluster: SmallCluster
 ) -> None:
@@ -677,6 +698,7 @@ def test_make_chaos_test_kills_a_worker_of_a_run_of_its_own(
     assert cluster.is_empty
 
 
+@pytest.mark.slow
 def test_make_run_tells_why_a_job_failed(tmp_path: Path, cluster: SmallCluster) -> None:
     cluster.program = ["sh", "-c", "echo out of luck >&2; exit 2", "studyguide"]
     homes = [f"{key}={tmp_path / key.lower()}" for key in ("IMAGES", "LOGS", "CHARTS")]

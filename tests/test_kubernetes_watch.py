@@ -111,6 +111,7 @@ def test_what_runs_left_is_listed_and_deleted_by_run_or_owner(
     assert list(team.objects) == [("Deployment", "web")]
 
 
+@pytest.mark.slow
 def test_every_kind_that_a_run_creates_can_be_listed_and_deleted() -> None:
     kinds = {thing["kind"] for letter in "defg" for thing in render(letter)} - {"Namespace"}
     assert {KINDS[name] for name in RESOURCES.split(",")} == kinds
@@ -260,6 +261,7 @@ def test_redis_is_killed_on_pods_and_its_death_recorded(
 # calls that hang
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["get", "exec", "create", "delete"])
 def test_a_call_that_hangs_is_asked_again(
     verb: str, pods: KubernetesCluster, cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch

@@ -173,6 +173,7 @@ def test_closing_tells_of_a_thread_that_still_runs(course: Path) -> None:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform == "darwin" and sys.version_info < (3, 13), reason="the system cannot tell"
 )

@@ -69,6 +69,7 @@ def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         yield
 
 
+@pytest.mark.slow
 def test_a_run_on_pods_is_watched_killed_and_drawn_beside_the_local_one(
     lesson: Lesson, cluster: SmallCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +249,7 @@ def names_of(lesson: Lesson) -> dict[str, object]:
     return names | dict.fromkeys(("d", "g", "killed"), local)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("course_of_the_lessons")
 @pytest.mark.parametrize("letter", "defg")
 def test_the_cluster_cells_of_a_lesson_run_on_a_cluster_and_are_recorded(
@@ -296,6 +298,7 @@ def commands(told: str) -> list[str]:
     return [command for command in typed if not command.startswith("kubectl delete namespace")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_cluster", "course_of_the_lessons", "recordings")
 @pytest.mark.parametrize("letter", "defg")
 def test_without_a_cluster_every_command_of_a_lesson_is_in_its_recording(

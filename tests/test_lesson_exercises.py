@@ -42,6 +42,7 @@ def headings(letter: str) -> Iterator[tuple[str, str, str]]:
             yield from HEADING.findall(cell.source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(WRONG))
 def test_wrong_answers_get_their_hint(key: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(WRONG[key]) >= 3

@@ -42,6 +42,7 @@ def ledger(view: LiveRun, n: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_same_kill_costs_e_a_tile_and_f_a_redelivery(lesson: Lesson, compiled: None) -> None:
     guess = lesson.predict("How many tiles are lost?", 0, 9, 1, "tiles")
     view = LiveRun(lesson, "ef")
@@ -85,6 +86,7 @@ def test_buttons_pause_resume_add_and_kill_while_it_runs(lesson: Lesson, compile
     view.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_leaves_no_process_and_can_be_started_again(
     lesson: Lesson, compiled: None
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_can_be_started_again(
     view.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, None])
 def test_whatever_ends_the_kernel_ends_the_run(
     lesson: Lesson, compiled: None, end: signal.Signals | None, tmp_path: Path

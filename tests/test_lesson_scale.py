@@ -70,6 +70,7 @@ def test_a_reader_without_widgets_sees_the_picture_and_a_widget_has_its_sliders(
     assert isinstance(explorer.sliders["serial_share"], ipywidgets.SelectionSlider)
 
 
+@pytest.mark.slow
 def test_costs_of_a_run_are_fitted_with_what_redis_used_for_a_tile(tmp_path: Path) -> None:
     probe = ServerProbe()
     options = SMALL | {"images": make_images(tmp_path / "in"), "output": tmp_path / "out"}

@@ -18,6 +18,7 @@ def seen(timeline: Timeline, start: float = 0.0, end: float = float("inf")) -> d
     return Drawing("a run", Scene(timeline)).seen(start, end)
 
 
+@pytest.mark.slow
 def test_readers_without_widgets_see_the_static_chart_with_its_words() -> None:
     run, other = report_of(faulty()), report_of(sequential())
     for view, chart in (

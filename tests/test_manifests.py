@@ -60,6 +60,7 @@ def role_of(thing: Object) -> str:
     return thing["spec"]["template"]["metadata"]["labels"].get("studyguide/role", "")
 
 
+@pytest.mark.slow
 @every_overlay
 @pytest.mark.parametrize("version", NEWEST)
 def test_every_object_is_valid_in_the_newest_versions_of_kubernetes(
@@ -495,6 +496,7 @@ def test_make_says_in_one_line_what_has_to_come_first(
     assert said[0].startswith(problem)
 
 
+@pytest.mark.slow
 def test_make_fetch_takes_files_that_are_replaced_meanwhile_and_checks_their_digests(
     tmp_path: Path, answers: dict[str, Answer]
 ) -> None:

@@ -180,6 +180,7 @@ def test_canonical_form_of_a_canonical_notebook_is_itself(notebook: NotebookNode
     assert canonical_text(nbformat.reads(text, as_version=4)) == text
 
 
+@pytest.mark.slow
 def test_refresh_stores_outputs_and_repeats_itself_byte_for_byte(tmp_path: Path) -> None:
     path = tmp_path / "lesson.ipynb"
     slider = "import ipywidgets\nwith ipywidgets.Output():\n    print(1)\nipywidgets.IntSlider()"

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,11 @@ LESSON, CELLS = "01_a_sequential.ipynb", 5  # as far as the first blur
 CI = bool(os.environ.get("CI"))
 
 
-def others() -> list[str]:
+def others() -> list[Any]:
     """Return the other versions of Python that this machine has; looked for in CI only."""
     minors = [minor for minor in range(OLDEST, NEWEST) if minor != sys.version_info.minor]
-    return [python for minor in minors if (python := find_python(minor))] if CI else []
+    found = [python for minor in minors if (python := find_python(minor))] if CI else []
+    return [pytest.param(python, marks=pytest.mark.verify) for python in found]
 
 
 def find_python(minor: int) -> str | None:
@@ -83,6 +85,7 @@ def installed(
     return run
 
 
+@pytest.mark.slow
 def test_the_source_distribution_has_what_the_tests_need(built: Path) -> None:
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as file:
@@ -91,6 +94,7 @@ def test_the_source_distribution_has_what_the_tests_need(built: Path) -> None:
     assert not [name for name in names if name.startswith((".venv", "images/output"))]
 
 
+@pytest.mark.slow
 def test_the_wheel_is_typed_and_brings_the_course(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
@@ -101,6 +105,7 @@ def test_the_wheel_is_typed_and_brings_the_course(built: Path) -> None:
     assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"studyguide"}
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_makes_a_course_and_blurs_its_images(
     installed: Run, tmp_path: Path
 ) -> None:
@@ -125,6 +130,7 @@ def beside(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_a_lesson_that_init_made_runs_from_the_installed_wheel(
     beside: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +154,7 @@ def test_a_lesson_that_init_made_runs_from_the_installed_wheel(
     assert all(cell["outputs"] for cell in cells)
 
 
+@pytest.mark.slow
 def test_the_import_of_an_installed_wheel_loads_nothing_heavy(installed: Run) -> None:
     heavy = "{'numba', 'matplotlib', 'numpy', 'PIL', 'redis'}"
     program = f"import studyguide, sys; print(sorted({heavy} & set(sys.modules)))"

@@ -65,7 +65,10 @@ CHECKS: list[tuple[Any, ...]] = [
 ]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=str)
+LONGEST = [pytest.param(check, marks=pytest.mark.slow) for check in CHECKS[-2:]]
+
+
+@pytest.mark.parametrize("check", [*CHECKS[:-2], *LONGEST], ids=str)
 def test_in_every_order_of_steps_with_a_fault_nothing_is_lost(check: tuple[Any, ...]) -> None:
     assert Model(PROTOCOL, *check).explore() > 100
 
@@ -97,6 +100,7 @@ def model_sees(text: str) -> str:
     return ""
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - EQUIVALENT), ids=" ".join)
 def test_the_model_notices_each_write_that_is_left_out_or_swapped(name: Name) -> None:
     assert model_sees(MUTANTS[name])
@@ -105,6 +109,7 @@ def test_the_model_notices_each_write_that_is_left_out_or_swapped(name: Name) ->
 BRANCHES = dict(branches(PROTOCOL))
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("name", sorted(BRANCHES), ids=" ".join)
 def test_the_model_notices_each_branch_that_is_taken_wrongly(name: Name) -> None:
     problem = model_sees(BRANCHES[name])
@@ -684,6 +689,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_whatever_happens_on_a_real_server_nothing_is_lost(server: RedisServer) -> None:
     run_state_machine_as_test(machine(server), settings=QUICK)
 
@@ -691,6 +697,7 @@ def test_whatever_happens_on_a_real_server_nothing_is_lost(server: RedisServer) 
 OFTEN = [name for name in sorted(MUTANTS.keys() - EQUIVALENT) if not is_seldom(name)]
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("name", OFTEN, ids=" ".join)
 def test_the_machine_notices_most_writes_that_are_left_out_or_swapped(
     name: Name, server: RedisServer

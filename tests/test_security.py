@@ -36,6 +36,7 @@ def tracked() -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_no_file_of_the_project_holds_a_secret() -> None:
     """Notebooks, recorded runs and manifests among them."""
     files = tracked()

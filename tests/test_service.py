@@ -695,6 +695,7 @@ def test_in_e_no_tile_is_lost_while_its_worker_lives_however_long_it_takes(site:
     assert (site.of("lost", "failed"), site.names()) == ([], ["cloud.png"])
 
 
+@pytest.mark.slow
 def test_in_e_what_is_lost_with_a_server_is_what_was_not_assembled(
     site: Site, client: redis.Redis
 ) -> None:

@@ -155,6 +155,7 @@ any_costs = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     costs=any_costs,

@@ -68,6 +68,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeline", RUNS.values(), ids=RUNS)
 def test_perfetto_finds_all_that_a_run_recorded(perfetto: Any, timeline: Timeline) -> None:
     sql = perfetto(timeline)

@@ -129,6 +129,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_however_the_owner_ends_no_role_outlives_it(tmp_path: Path, end: signal.Signals) -> None:
     argv = [sys.executable, "-c", OWNER, str(tmp_path / "log"), *WAITS]
