@@ -102,7 +102,10 @@ def test_the_wheel_is_typed_and_brings_the_course(built: Path) -> None:
     assert {"studyguide/py.typed", "studyguide/protocol.lua"} <= names
     lessons = [name for name in names if name.startswith("studyguide/course/notebooks/0")]
     assert len(lessons) == 7
-    assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"studyguide", "studyguide_course"}
+    assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {
+        "studyguide",
+        "studyguide_course",
+    }
 
 
 @pytest.mark.slow
