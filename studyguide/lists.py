@@ -104,7 +104,17 @@ class ListQueue(Queue):
 
     def forget_received(self) -> None:
         """A new assembler has nothing: what the one before it held in memory is gone."""
-        self.link(lambda client: client.delete(f"{self.prefix}received"))
+        keys = [f"{self.prefix}received", f"{self.prefix}decided"]
+        self.link(lambda client: client.delete(*keys))
+
+    def decide(self, job: ImageJob, who: str) -> bool:
+        """Whether `who` may say how an image ends: the first to ask may."""
+
+        def ask(client: Any) -> Any:
+            client.hsetnx(f"{self.prefix}decided", job.key, who)
+            return client.hget(f"{self.prefix}decided", job.key)
+
+        return bool(self.link(ask) == who.encode())
 
     def count_received(self) -> int:
         """How many tiles the assembler has, of all jobs."""
@@ -158,7 +168,7 @@ def _watch_list(
 
 def _give_up(run: Run, queue: ListQueue, job: ImageJob, begun: float) -> None:
     lost = queue.missing(job)
-    if not lost:
+    if not lost or not queue.decide(job, "coordinator"):
         return  # the assembler has all of it and is still saving
     run.recorder.add("wait", begun, job.image, cause="silence")
     for tile in lost:
@@ -265,7 +275,8 @@ def assemble_list(run: Run, queue: ListQueue, stop: threading.Event) -> None:
         queue.note_received(job, result.tile)
         if complete:
             states[job] = "failed"
-            if queue.state(job) != "failed":  # else the coordinator gave it up, and it stays so
+            given_up = queue.state(job) == "failed" or not queue.decide(job, "assembler")
+            if not given_up:
                 with run.guarded(job.image):
                     run.save(job.image, canvas.pixels)
                     states[job] = "saved"

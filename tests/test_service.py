@@ -35,8 +35,8 @@ from studyguide.service import Heart, Leases, StreamAssembler, StreamWorker
 from studyguide.settings import Blur, from_options
 from studyguide.streams import Lease, StreamQueue
 from studyguide.threads import Crew
-from studyguide.tiles import Pixels, window
-from studyguide.work import Canvas, ImageJob, Run, TileTask, encode, process
+from studyguide.tiles import Pixels, Tile, window
+from studyguide.work import Canvas, ImageJob, Run, TileTask, encode, plan, process
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -678,6 +678,30 @@ def test_a_tile_lost_in_e_is_noticed_and_its_image_is_not_saved(site: Site) -> N
     assert "1 of 4 tiles were lost" in failed.detail["error"]
     assert site.names() == ["grain.png"]
     np.testing.assert_array_equal(site.saved("grain.png"), blur_whole(noise(), BLUR))
+
+
+def test_an_image_of_e_whose_last_tile_comes_while_it_is_given_up_ends_in_one_way(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, queue, job = site.run, site.lists(), task().job
+    results = [process(each, run.recorder) for each in plan(job, noise(), run.recorder)]
+    missing = ListQueue.missing
+
+    def then_the_rest_comes(its: ListQueue, job: ImageJob) -> list[Tile]:
+        found = missing(its, job)
+        monkeypatch.setattr(ListQueue, "missing", missing)
+        queue.put("results", encode(results[-1]))
+        wait_until(lambda: site.lists().state(job))
+        return found
+
+    with site.working(lambda stop: lists.assemble_list(run, site.lists("assembler"), stop)):
+        wait_until(lambda: queue.turns())
+        for result in results[:-1]:
+            queue.put("results", encode(result))
+        wait_until(lambda: len(missing(queue, job)) == 1)
+        monkeypatch.setattr(ListQueue, "missing", then_the_rest_comes)
+        lists._give_up(run, queue, job, 0.0)
+    assert (queue.state(job), site.of("lost", "failed")) == ("saved", [])
 
 
 def test_in_e_no_tile_is_lost_while_its_worker_lives_however_long_it_takes(site: Site) -> None:
