@@ -206,7 +206,8 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
             mine = [fault for fault in scene.faults if fault.stage == stage]
             times = [scene.at(fault.start) for fault in mine]
             heights = [rows[scene.shown[scene.lane(fault)]] for fault in mine]
-            axes.plot(times, heights, gid=stage, **_sign(stage, 6))
+            marker = f"${FAULTS[stage][0]}$"
+            axes.plot(times, heights, marker=marker, markersize=6, gid=stage, **looks.DOT)
         return
     near = 0.03 * axes.get_xlim()[1]  # as wide as a sign
     last: dict[Lane, tuple[float, float]] = {}  # where the sign before it on its lane stands
@@ -224,16 +225,6 @@ def _draw_faults(axes: Axes, scene: Scene, rows: dict[Lane, float]) -> None:
             beside = (0.45 if height <= 0 else -0.45) if x - before < near else 0.0
             last[lane] = (x, beside)
             axes.text(x, y + beside, text, gid=fault.stage, **looks.SIGN)
-
-
-def _sign(stage: str, size: int) -> dict[str, Any]:
-    """A fault as the marker of a line."""
-    return {
-        "color": looks.INK,
-        "linestyle": "",
-        "marker": f"${FAULTS[stage][0]}$",
-        "markersize": size,
-    }
 
 
 def draw_work(axes: Axes, scene: Scene, name: str) -> None:
@@ -263,8 +254,8 @@ def _legend(scene: Scene) -> list[Artist]:
     stages = {fault.stage for fault in scene.faults}
     bars = [patch(kind) for kind in LOOKS if kind in kinds]
     signs = [
-        Line2D([], [], label=FAULTS[stage][1], **_sign(stage, 8))
-        for stage in FAULTS
+        Line2D([], [], marker=f"${sign}$", markersize=8, label=label, **looks.DOT)
+        for stage, (sign, label, _) in FAULTS.items()
         if stage in stages
     ]
     return [*bars, Line2D([], [], label="critical path", **looks.PATH), *signs]

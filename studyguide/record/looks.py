@@ -52,6 +52,7 @@ INK, GREY, FAINT = "#1A1A1A", "#5F5F5F", "#E4E4E4"
 HALO = [withStroke(linewidth=2.5, foreground="white")]
 PATH: Any = {"color": "black", "linewidth": 1.6, "solid_joinstyle": "miter"}
 SIGN: Any = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": HALO}
+DOT: Any = {"color": INK, "linestyle": ""}  # a sign as the marker of a line
 OWN: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
