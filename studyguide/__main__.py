@@ -381,15 +381,16 @@ def _add_clusters(parser: argparse.ArgumentParser) -> None:
 
 
 def _clusters(given: argparse.Namespace) -> int:
-    from studyguide.kubernetes.kubectl import OWNER, RESOURCES, RUN, Kubectl, owner
+    from studyguide.kubernetes.kubectl import MANAGED_BY, OWNER, RESOURCES, RUN, Kubectl, owner
 
     kubectl = Kubectl.current(given.namespace or "default")
     _say(f"context {kubectl.context}")
     if given.delete or given.all:
         labels = f"{RUN}={given.delete}" if given.delete else f"{RUN},{OWNER}={owner()}"
         kubectl.delete(RESOURCES if given.namespace else "namespaces", labels)
-    left = kubectl.left("deployments" if given.namespace else "namespaces")
-    print(printable(left, "\n"))
+    kinds, mine = "deployments" if given.namespace else "namespaces", f"{MANAGED_BY}=studyguide"
+    left = kubectl("get", kinds, "--selector", mine, "--label-columns", f"{RUN},{OWNER}")
+    print(printable(left.decode(), "\n"))
     return 0
 
 

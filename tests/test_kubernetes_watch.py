@@ -274,7 +274,7 @@ def test_a_call_that_hangs_is_asked_again(
     cluster.hangs = {verb: 1}
     pods._create(common[1:])
     assert pods._get()
-    pods._patiently(pods._cluster_time)
+    pods._patiently(lambda: pods.kubectl.time(watcher.FILES))
     pods.close()
     assert cluster.hangs == {verb: 0}
     assert cluster.is_empty

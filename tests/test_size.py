@@ -18,7 +18,7 @@ BUDGETS = {
     "studyguide/*": 4_019,
     "studyguide/record/*": 1_575,
     "studyguide/machinery/*": 1_791,
-    "studyguide/kubernetes/*": 890,
+    "studyguide/kubernetes/*": 842,
     "studyguide_course/**/*": 5_374,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line

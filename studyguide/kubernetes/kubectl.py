@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tarfile
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,10 +85,25 @@ class Kubectl:
             options.append("--cascade=foreground")  # a Deployment is gone when its pods are
         self("delete", kinds, *options, timeout_s=GONE_S + TIMEOUT_S)
 
-    def left(self, kinds: str) -> str:
-        """Return kubectl's table of what runs have created, with its age, run and owner."""
-        columns = ("--label-columns", f"{RUN},{OWNER}")
-        return self("get", kinds, "--selector", f"{MANAGED_BY}=studyguide", *columns).decode()
+    def describe(self) -> dict[str, Any]:
+        """What pods run on, as far as we may ask: without names or addresses."""
+        try:
+            server = json.loads(self("version", "--output", "json"))["serverVersion"]
+            nodes = [node["status"] for node in self.get("nodes")]
+        except ToolError:
+            return {}
+        told = [
+            f"{node['capacity']['cpu']} cores, {node['nodeInfo']['osImage']}, "
+            f"{node['nodeInfo']['containerRuntimeVersion']}"
+            for node in nodes
+        ]
+        return {"kubernetes": server["gitVersion"], "nodes": "; ".join(told)}
+
+    def time(self, target: str) -> float:
+        """A pod's clock in seconds since the epoch, half the round trip added."""
+        start = time.perf_counter()
+        seconds = float(self.execute(target, "date", "+%s.%N"))
+        return seconds + (time.perf_counter() - start) / 2
 
     def kill(self, pod: str) -> None:
         """Kill all that runs in a pod, and have it replaced, as when its node loses power.

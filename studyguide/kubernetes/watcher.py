@@ -6,7 +6,6 @@ hand over to the pod `files`, and brings the outputs home. Whatever keeps a pod 
 reported as soon as the cluster reports it.
 """
 
-import json
 import logging
 import math
 import re
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from studyguide import images
 from studyguide.cluster import Cluster
@@ -66,12 +65,7 @@ class KubernetesCluster(Cluster):
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        recorder: Recorder,
-        *,
-        namespace: str = "",
-        keep: bool = False,
+        self, plan: Plan, recorder: Recorder, *, namespace: str = "", keep: bool = False
     ) -> None:
         delivery = replace(plan.settings.delivery, payload="redis")  # pods share no folder
         settings = replace(plan.settings, delivery=delivery)
@@ -158,8 +152,8 @@ class KubernetesCluster(Cluster):
         common = [thing for thing in others if not pods.role_of(thing)]
         self._create(common)
         self._await_ready({name_of(thing) for thing in common if thing["kind"] == "Deployment"})
-        self.recorder.clock = Clock(self._patiently(self._cluster_time))
-        self.recorder.mark("run", **self._describe())
+        self.recorder.clock = Clock(self._patiently(lambda: self.kubectl.time(FILES)))
+        self.recorder.mark("run", **self.kubectl.describe())
         self._load_images()
         self._observe()
         self._create([thing for thing in others if pods.role_of(thing)])
@@ -208,26 +202,6 @@ class KubernetesCluster(Cluster):
             log.info("%s", text)
             self._told = (time.monotonic(), text)
 
-    def _cluster_time(self) -> float:
-        """The cluster's clock in seconds since the epoch, half the round trip added."""
-        start = time.perf_counter()
-        seconds = float(self.kubectl.execute(FILES, "date", "+%s.%N"))
-        return seconds + (time.perf_counter() - start) / 2
-
-    def _describe(self) -> dict[str, Any]:
-        """What the pods run on, as far as we may ask: without names or addresses."""
-        try:
-            server = json.loads(self.kubectl("version", "--output", "json"))["serverVersion"]
-            nodes = [node["status"] for node in self.kubectl.get("nodes")]
-        except ToolError:
-            return {}
-        told = [
-            f"{node['capacity']['cpu']} cores, {node['nodeInfo']['osImage']}, "
-            f"{node['nodeInfo']['containerRuntimeVersion']}"
-            for node in nodes
-        ]
-        return {"kubernetes": server["gitVersion"], "nodes": "; ".join(told)}
-
     def _load_images(self) -> None:
         """Read the images; those that cannot be read are recorded as failed."""
         run = Run(self.settings, self.recorder)
@@ -247,9 +221,9 @@ class KubernetesCluster(Cluster):
         self._tell(tiles or pods.readiness(things), TOLD_S if tiles else 0.0)
         found, missing = find_trouble(things), ", ".join(sorted(self._pending))
         has_ended = self._job_has_ended(f"job/{role}", things, found)
-        if has_ended and not missing:
-            return True
         if has_ended:
+            if not missing:
+                return True
             late = f"has ended without a word of {missing}"
             found.append(Trouble(f"job/{role}", late, DESCRIBE, passing=True))
         self._raise_lasting(found)
@@ -347,7 +321,7 @@ class KubernetesCluster(Cluster):
         if "Failed" in ended and not self.failures:
             self._raise_lasting(found)  # a pod without memory has no log that could tell
             self._raise(job, ended["Failed"]["message"], "Fix what its log reports")
-        return bool({"Complete", "Failed"} & set(ended))
+        return "Complete" in ended or "Failed" in ended
 
     def _raise_lasting(self, found: list[Trouble]) -> None:
         """Tell what keeps pods from working: at once, or when it has lasted if it may pass."""
