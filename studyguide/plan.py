@@ -36,7 +36,7 @@ class Plan:
         return key_prefix(self.run_id)
 
     def role(self, role: RoleName, name: str, threads: int | None = None) -> "Role":
-        """The role of one process of this run, with so many threads if it is a worker."""
+        """The role of one process of this run; the setting `workers` of a role is its threads."""
         workers = self.settings.workers if threads is None else threads
         settings = replace(self.settings, workers=workers)
         return Role(

@@ -1,4 +1,4 @@
-"""The roles of d to g: what runs in a process of this machine or in a pod, the same code in both.
+"""The roles of f and g: what runs in a process of this machine or in a pod, the same code in both.
 
 A coordinator cuts images into tiles and watches until every image has ended; workers blur tiles;
 an assembler puts them together and saves. All run until `stop` is set, the coordinator until it is
@@ -44,12 +44,6 @@ REPAIR_S = 0.5  # how often it compares what should be with what is
 SUSPECT = 2  # deliveries after which a tile is blurred in a process of its own
 AUDIT_BATCH = 64  # images that a coordinator audits each time that it looks
 ENQUEUE_BATCH = 16  # tiles that one call puts into the stream
-
-
-# --- e: a list, no acknowledgement ---------------------------------------------------------------
-
-
-# --- f and g: a stream with leases, a checkpoint, retries ----------------------------------------
 
 
 def coordinate_stream(run: Run, queue: StreamQueue, store: Store, stop: threading.Event) -> None:
@@ -159,7 +153,7 @@ class Heart:
 
     It also touches the file `alive`, whose age is the process' liveness: Redis being away does not
     make a process unhealthy, threads that no longer turn do. While a link waits for Redis, it
-    touches that file instead (`Role.link`).
+    touches that file instead (`roles._link`). e has one, too.
     """
 
     def __init__(self, queue: StreamQueue | ListQueue, visibility_s: float, alive: Path) -> None:

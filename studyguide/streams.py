@@ -1,8 +1,8 @@
 """f and g: a Redis stream, which leases what it hands out.
 
 A tile is delivered at least once: it is leased to a worker, which renews the lease with its
-heartbeat; whoever goes silent for a visibility timeout loses it to another. Every change of state
-is one atomic call into protocol.lua. Commands are those of Redis 6.2 and of Valkey.
+heartbeat; whoever goes silent for a visibility timeout loses it to another. Every change of the
+state of a tile is one atomic call into protocol.lua. Commands are those of Redis 6.2 and of Valkey.
 """
 
 import json
@@ -143,10 +143,10 @@ class StreamQueue(Queue):
         """Take over tiles whose lease was not renewed for `idle_s`."""
         return self._parsed("tasks", self._reclaim("tasks", consumer, idle_s, count), _lease)
 
-    def commit(self, lease: Lease, result: bytes) -> bool:
-        """Record a tile's result and let go of it; False if another result came first."""
+    def commit(self, lease: Lease, digest: bytes) -> bool:
+        """Record the digest of a tile's pixels and let go of it; False if another came first."""
         job = lease.job
-        args = (lease.entry, job.key, job.to_json(), lease.tile.index, result, len(job.tiles))
+        args = (lease.entry, job.key, job.to_json(), lease.tile.index, digest, len(job.tiles))
         return bool(self._call("commit", *args))
 
     def fail(self, lease: Lease, error: str, delay_s: float, max_attempts: int) -> str:
@@ -200,9 +200,9 @@ class StreamQueue(Queue):
         found = self.link(lambda client: client.hkeys(f"{self.prefix}dead:{job.key}"))
         return {int(index) for index in found}
 
-    def reject(self, job: ImageJob, tile: Tile, result: bytes) -> None:
-        """A result is corrupt: do its tile again."""
-        self._call("reject", job.key, job.to_json(), tile.index, result)
+    def reject(self, job: ImageJob, tile: Tile, digest: bytes) -> None:
+        """The pixels of this digest are damaged: do their tile again."""
+        self._call("reject", job.key, job.to_json(), tile.index, digest)
 
     def withdraw(self, announcement: Announcement) -> None:
         """Let go of a job that turned out not to be complete."""
@@ -271,7 +271,7 @@ class Deliveries:
             count = read_ahead(taken - len(leases), time.monotonic() - begun)
 
     def _overdue(self) -> list[Lease]:
-        """A few times per visibility timeout: retries that came due, tiles that others let lapse.
+        """Now and then, ten times a second at most: retries that came due, tiles that others let lapse.
 
         After a pause of Redis every lease looks lapsed. So only a worker whose own connection was
         healthy for a whole visibility timeout, in which the owners could renew, takes any over.
