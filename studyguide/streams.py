@@ -271,7 +271,7 @@ class Deliveries:
             count = read_ahead(taken - len(leases), time.monotonic() - begun)
 
     def _overdue(self) -> list[Lease]:
-        """Now and then, ten times a second at most: retries that came due, tiles that others let lapse.
+        """Retries that came due and tiles that others let lapse; looks ten times a second at most.
 
         After a pause of Redis every lease looks lapsed. So only a worker whose own connection was
         healthy for a whole visibility timeout, in which the owners could renew, takes any over.
