@@ -26,12 +26,11 @@ from studyguide.settings import from_options
 # What starts in the background of a shell ignores SIGINT, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# `pytest -n 2`: what starts many processes itself runs in one of the two, lessons among it, and the
-# rest beside it.
-CROWDED = {"test_browser", "test_chaos", "test_cli", "test_cluster", "test_lesson"}
-CROWDED |= {"test_lesson_live", "test_runs"}
+# `pytest -n 2`: lessons and what else needs the machine run one after the other in one of the two,
+# the rest beside it.
+CROWDED = {"test_browser", "test_cli", "test_lesson", "test_lesson_live"}
 # What else takes long comes first, so that both processes end at about the same time.
-LONG = ("test_containers", "test_kubernetes", "test_lesson_cluster", "test_protocol")
+LONG = ("test_containers", "test_kubernetes", "test_lesson_cluster", "test_chaos", "test_package")
 
 
 def scope_of(path: Path) -> str:
