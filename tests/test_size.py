@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-# Lines by part of the house; docs/decisions/0019-budgets.md says why some are not what was wanted.
+# Lines by part of the house; docs/decisions/0010-the-budgets-of-the-house.md says why some are not what was wanted.
 BUDGETS = {
     "studyguide/*": 4_019,
     "studyguide/record/*": 1_575,
