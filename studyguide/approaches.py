@@ -51,18 +51,18 @@ def d_distributed_sequential(cluster: "Cluster") -> None:
 def e_distributed_queue(cluster: "Cluster") -> None:
     """A Redis list without acknowledgement: what a killed worker held is lost."""
     cluster.start_redis(persistent=False)
+    cluster.start("coordinator")
     cluster.start("worker", cluster.settings.workers)
     cluster.start("assembler")
-    cluster.start("coordinator")
     cluster.watch("coordinator")
 
 
 def f_fault_tolerant_queue(cluster: "Cluster") -> None:
     """A Redis stream with leases, retries and a checkpoint: nothing is lost."""
     cluster.start_redis(persistent=True)
+    cluster.start("coordinator")
     cluster.start("worker", cluster.settings.workers, threads=1)
     cluster.start("assembler")
-    cluster.start("coordinator")
     cluster.watch("coordinator")
 
 
@@ -71,9 +71,9 @@ def g_multithreaded_service(cluster: "Cluster") -> None:
     settings = cluster.settings
     threads_each = -(-settings.workers // settings.instances)
     cluster.start_redis(persistent=True)
+    cluster.start("coordinator")
     cluster.start("worker", settings.instances, threads_each)
     cluster.start("assembler")
-    cluster.start("coordinator")
     cluster.watch("coordinator")
 
 

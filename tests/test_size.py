@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # Lines by part of the house; docs/decisions/0010-the-budgets-of-the-house.md says why some are not what was wanted.
 BUDGETS = {
-    "studyguide/*": 4_019,
-    "studyguide/record/*": 1_575,
+    "studyguide/*": 4_024,
+    "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 5_250,
+    "studyguide_course/**/*": 5_244,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
 MODULE, FUNCTION = 400, 40
