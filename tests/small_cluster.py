@@ -354,7 +354,6 @@ class Space:
         self.redis_url = redis_url
         self.objects: dict[tuple[str, str], Object] = {}
         self.pods: list[Pod] = []
-        self.started = ""  # when the newest Job was made, as the API gives it
         self.uid = ""  # of the newest Job
         for name in ("input", "run"):
             (folder / "data" / name).mkdir(parents=True)
@@ -383,7 +382,6 @@ class Space:
             if before not in (None, thing):
                 return RefusedError(f'The Job "{key[1]}" is invalid: field is immutable')
             self.uid = uuid4().hex
-            self.started = datetime.now(UTC).isoformat(timespec="seconds")
         if before and "template" in thing.get("spec", {}):
             if before["spec"]["template"] != thing["spec"]["template"]:
                 self._end_pods_of(before)
@@ -423,7 +421,7 @@ class Space:
         return self._as_asked(arguments) if "json" not in arguments else self._json(arguments)
 
     def _as_asked(self, arguments: list[str]) -> bytes:
-        """In the other forms of output that the Makefile uses."""
+        """In the other forms of output that lessons and the Makefile use."""
         kinds, form = arguments[0], arguments[-1]
         if "--label-columns" in arguments:
             return "".join(f"{name}\n" for name in self._selected(arguments)).encode()
@@ -431,10 +429,6 @@ class Space:
             return _fill_in(
                 form.removeprefix("jsonpath="), self.objects[kinds.capitalize(), arguments[1]]
             )
-        if "jsonpath" in form:
-            job = self.objects["Job", arguments[1]]
-            types = " ".join(item["type"] for item in self._conditions(job))
-            return (self.started if "startTime" in form else types).encode()
         if kinds == "pod":
             names = [pod.name for pod in self.pods if _is_selected(pod.owner, arguments)]
         else:
