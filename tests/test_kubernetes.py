@@ -43,6 +43,8 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 HASTY = {"workers": 2, "visibility_s": 0.5, "backoff_s": 0.01, "quiet_s": 0.5, **SMALL}
 SLOW = [f"slow:grain.png:{tile}" for tile in range(4, 10)]
+# A pod that is seen at work, however soon a warm one would have ended.
+SLOWLY = ["sh", "-c", 'sleep 0.5; exec "$@"', "sh", sys.executable, "-m", "studyguide"]
 TLS = "Unable to connect to the server: net/http: TLS handshake timeout"
 
 
@@ -212,7 +214,7 @@ def test_what_keeps_a_pod_from_its_work_is_told_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watcher, "PASSING_S", 0.2)
-    cluster.extra = shown(pod)
+    cluster.extra, cluster.program = shown(pod), SLOWLY
     with pytest.raises(StudyguideError) as caught:
         perform("d", two_images, tmp_path)
     assert str(caught.value).startswith(f"pod/{pod}: ")
@@ -228,6 +230,7 @@ def test_trouble_in_the_middle_of_a_run_ends_it(
         cluster.extra = shown("oom")
 
     cluster.program = FRESH  # it lasts long enough to be looked at
+    cluster.program = SLOWLY
     with pytest.raises(StudyguideError, match="pod/oom: was killed for using more memory"):
         perform("d", two_images, tmp_path, chaos=[fill_the_memory])
     assert cluster.is_empty
@@ -242,6 +245,7 @@ def test_trouble_that_passes_and_calls_that_fail_now_and_then_are_borne(
         cluster.extra = [] if cluster.extra else shown("unschedulable")
 
     cluster.program = FRESH
+    cluster.program = SLOWLY
     assert perform("d", two_images, tmp_path, chaos=[disturb]).pixels() == expected
     assert cluster.refusals == []
 
@@ -256,6 +260,7 @@ def test_a_cluster_that_goes_away_in_the_middle_of_a_run_is_told(
         monkeypatch.setattr(watcher, "PATIENCE_S", 0.2)
         cluster.refusals = [TLS] * 1000
 
+    cluster.program = SLOWLY
     with pytest.raises(ToolError, match=r"TLS handshake timeout\. Start the cluster"):
         perform("d", two_images, tmp_path, chaos=[leave])
 
@@ -266,6 +271,7 @@ def test_a_right_that_is_taken_away_in_the_middle_of_a_run_is_told_at_once(
     def take_away(running: Cluster) -> None:
         cluster.refusals = ['(Forbidden): events is forbidden: User "learner" cannot list'] * 3
 
+    cluster.program = SLOWLY
     with pytest.raises(ToolError, match="Ask for the right"):
         perform("d", two_images, tmp_path, chaos=[take_away])
     assert len(cluster.refusals) == 2, "asked again"
@@ -516,6 +522,7 @@ def test_two_runs_at_once_end_as_each_would_alone(
             shared.add(threading.get_ident())
             both.wait()
 
+    cluster.program = SLOWLY
     with ThreadPoolExecutor(2) as pool:
         folders = [tmp_path / "one", tmp_path / "other"]
         runs = [
@@ -585,6 +592,7 @@ def test_a_run_goes_on_however_often_nodes_evict_its_job(
             cluster.space.evict(pod)
             evicted.append(pod.name)
 
+    cluster.program = SLOWLY
     report = perform("d", two_images, tmp_path, chaos=[evict])
     assert report.pixels() == expected
     assert [event.process for event in report.timeline.of("death")] == evicted
@@ -600,6 +608,7 @@ def test_the_command_line_tells_how_far_a_deployment_is_and_prints_only_the_repo
     places = ["--images", two_images, "--output", tmp_path / "out", "--logs", tmp_path / "logs"]
     options = ["--backend", "kubernetes", "--json", "--kernel-size=5"]
     command = [sys.executable, "-m", "studyguide", "run", "d", *options, *places]
+    cluster.program = SLOWLY
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)
