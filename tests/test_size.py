@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-# Lines by part of the house; docs/decisions/0010-the-budgets-of-the-house.md says why some are not what was wanted.
+# Lines by part of the house. docs/decisions/0010-the-budgets-of-the-house.md says why some are not
+# what was wanted.
 BUDGETS = {
     "studyguide/*": 4_024,
     "studyguide/record/*": 1_567,
