@@ -548,7 +548,7 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
 
     wait_until(is_blurring)
     running = cli.left_behind()
-    for part in ("-server", " worker ", " assembler ", " coordinator "):
+    for part in ("-server", "worker-0.json", "assembler-0.json", "coordinator-0.json"):
         assert any(part in command for command in running)
     process.send_signal(number)
     done = cli.end(process)
