@@ -109,7 +109,7 @@ def corrupt(site: Site) -> Iterator[None]:
         yield
     tile = site.rng.choice(sorted(results))
     name, key = f"{tile.decode()}-{results[tile].decode()}", site.key("out", SLOW.image)
-    for path in (site.plan.folder / "pixels").rglob(f"{name}*"):
+    for path in (site.plan.folder / "pixels").glob(f"*-{name}.raw"):
         path.write_bytes(_flipped(path.read_bytes()))
     if pixels := site.client.hget(key, name):
         site.client.hset(key, name, _flipped(pixels))
