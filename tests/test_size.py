@@ -21,7 +21,8 @@ BUDGETS = {
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 5_244,
+    "studyguide_course/**/*": 6_203,
+    "studyguide_course/ladder/*": 935,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
 MODULE, FUNCTION = 400, 40

@@ -18,6 +18,8 @@ class Proxy:
         self._clients: set[asyncio.Task[None]] = set()
         self._writers: set[StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
+        self._open = asyncio.Event()  # not set: nothing is handed on, and nobody is told
+        self._open.set()
         serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._server = self._loop.run_until_complete(serving)
         self.port: int = self._server.sockets[0].getsockname()[1]  # where clients connect
@@ -28,9 +30,18 @@ class Proxy:
         """Reset all connections; return how many there were."""
         return asyncio.run_coroutine_threadsafe(self._reset(), self._loop).result()
 
+    def cut(self) -> None:
+        """Hold back all bytes until `heal`, as a partition does; connections stay open."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+
+    def heal(self) -> None:
+        """Hand on what was held back, and all that follows."""
+        self._loop.call_soon_threadsafe(self._open.set)
+
     def close(self) -> None:
         """Reset all connections and stop to listen."""
         self._loop.call_soon_threadsafe(self._server.close)
+        self.heal()
         self.reset()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -66,6 +77,7 @@ class Proxy:
         try:
             while data := await reader.read(1 << 16):
                 await asyncio.sleep(self._latency_s)
+                await self._open.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:
