@@ -129,7 +129,7 @@ def test_a_lesson_runs_in_jupyterlab_and_answers_to_the_keyboard(lab: Lab, noteb
     assert [error for cell in cells for error in errors(cell)] == []
     assert all(cell["execution_count"] for cell in cells)
     assert page.get_by_text("javascript error").count() == 0  # in place of a widget
-    if any("Guess(" in "".join(cell["source"]) for cell in cells):
+    if any(".predict(" in "".join(cell["source"]) for cell in cells):
         guess(page)
     if any("LiveRun(" in "".join(cell["source"]) for cell in cells):
         kill(page, SCREENSHOTS / f"{notebook}-killed.png")
@@ -154,7 +154,7 @@ def errors(cell: Cell) -> Iterator[str]:
 def guess(page: Page) -> None:
     """Guess anew, without the mouse: the run has locked the first guess."""
     cells: list[Cell] = page.evaluate(CELLS)
-    index = next(n for n, cell in enumerate(cells) if "Guess(" in "".join(cell["source"]))
+    index = next(n for n, cell in enumerate(cells) if ".predict(" in "".join(cell["source"]))
     assert page.evaluate(RUN_CELL, index)
     cell = page.locator(".jp-Notebook .jp-Cell").nth(index)
     number = cell.locator(".widget-readout")
