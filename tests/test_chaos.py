@@ -322,6 +322,20 @@ def test_a_proxy_resets_all_connections_and_serves_the_next(proxy: Proxy) -> Non
     test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
 
 
+def test_a_proxy_that_is_cut_holds_back_what_it_gets_until_it_is_healed(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        proxy.cut()
+        client.sendall(b"ping")
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+        proxy.heal()
+        client.settimeout(10)
+        assert client.recv(100) == b"ping"
+        proxy.cut()  # and it can be closed so
+        client.sendall(b"ping")
+
+
 def test_a_proxy_of_a_server_that_is_away_turns_clients_down() -> None:
     proxy = Proxy(free_port(), latency_s=0.0)
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
