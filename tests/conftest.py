@@ -12,7 +12,7 @@ from hypothesis import settings
 from kubectl_stub import stub_kubectl
 from pods import require
 from small_cluster import SmallCluster
-from support import SMALL, make_images, processes_with
+from support import SMALL, make_images, processes_with, wait_until
 from xdist.scheduler import LoadScopeScheduling
 
 from studyguide.kubernetes import KubernetesCluster, watcher
@@ -132,7 +132,7 @@ def cluster(
         stub_kubectl(cluster, tmp_path, monkeypatch),
     ):
         yield cluster
-    assert processes_with(str(tmp_path)) == []
+    wait_until(lambda: not processes_with(str(tmp_path)))  # a `sleep` of a script ends by itself
 
 
 @pytest.fixture

@@ -922,9 +922,9 @@ def test_a_file_that_is_being_written_is_not_swept(
     assert list(tmp_path.iterdir()) == [path]
 
 
-SWEEP = "import sys; from pathlib import Path; from studyguide import images\n"
+SWEEP = "import sys; from pathlib import Path; from studyguide.machinery import files\n"
 SWEEP += "files.sweep(Path(sys.argv[1]))"
-WRITE = "import sys, time; from pathlib import Path; from studyguide import images\n"
+WRITE = "import sys, time; from pathlib import Path; from studyguide.machinery import files\n"
 WRITE += "with files.atomic(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
 
 
