@@ -23,8 +23,9 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_standard_files()
     try:
-        return _perform(_parser().parse_args(arguments))
+        given = sys.argv[1:] if arguments is None else arguments
+        return _perform(_parser(*given[:1]).parse_args(given))
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is closed: another one ends us at once
         fault: BaseException | None = stop.__context__
@@ -143,38 +145,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(first: str = "") -> argparse.ArgumentParser:
+    """The parser of the command that the first argument names, or of all: that takes 30 ms more."""
     parser = Parser("studyguide", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True)
-    _add_run(commands.add_parser("run", help="blur a folder of images in one or more of the ways"))
-    charts = commands.add_parser("charts", help="redraw the charts from the newest logs")
-    charts.add_argument("--logs", type=Path, default=Path("logs"), help="folder of logs")
-    charts.add_argument("--charts", type=Path, default=Path("visualize"), help="folder of charts")
-    charts.set_defaults(command=_charts)
-    trace = commands.add_parser("trace", help="write a run as a trace for ui.perfetto.dev")
-    trace.add_argument("log", type=Path, help="a run's JSON log")
-    trace.add_argument("trace", type=Path, help="the trace to write, for example trace.json")
-    trace.set_defaults(command=_trace)
-    log = commands.add_parser("log", help="write the log of a cluster's run from its events")
-    log.add_argument("approach", help="of the run")
-    log.add_argument("events", type=Path, help="events, one JSON object a line")
-    log.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
-    log.set_defaults(command=_log)
-    _add_clusters(commands.add_parser("clusters", help="show what runs left on Kubernetes"))
-    for others in entry_points(group="studyguide.commands"):
-        with suppress(ModuleNotFoundError):  # an image of the roles has the library alone
-            others.load()(commands)
-    for name in ("sequential", "coordinator", "worker", "assembler"):
-        role = commands.add_parser(name, help=f"run the role {name} in this process")
-        _add_role(role, role=name)
-    written = commands.add_parser("role", help="run the role that a local run has written down")
-    written.add_argument("file", type=Path, help="a JSON file in the folder of the run")
-    written.set_defaults(command=_written_role)
-    service = commands.add_parser("service", help="run roles of g in this process")
-    modes = ("coordinator", "worker", "assembler", "all")
-    service.add_argument("--mode", dest="role", choices=modes, default="all")
-    _add_role(service, streams=True)
+    for name in (first,) if first in COMMANDS else COMMANDS:
+        text, add = COMMANDS[name]
+        add(commands.add_parser(name, help=text))
+    if first not in COMMANDS:
+        for others in entry_points(group="studyguide.commands"):
+            with suppress(ModuleNotFoundError):  # an image of the roles has the library alone
+                others.load()(commands)
     return parser
 
 
@@ -305,6 +287,17 @@ def _add_role(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     parser.set_defaults(command=_role, **defaults)
 
 
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    modes = ("coordinator", "worker", "assembler", "all")
+    parser.add_argument("--mode", dest="role", choices=modes, default="all")
+    _add_role(parser, streams=True)
+
+
+def _add_written_role(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a JSON file in the folder of the run")
+    parser.set_defaults(command=_written_role)
+
+
 def _role(given: argparse.Namespace) -> int:
     from studyguide.machinery.faults import Fault
     from studyguide.plan import Role
@@ -397,6 +390,26 @@ def _clusters(given: argparse.Namespace) -> int:
 # --- studyguide charts, trace, log ---------------------------------------------------------------
 
 
+def _add_charts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--logs", type=Path, default=Path("logs"), help="folder of logs")
+    add("--charts", type=Path, default=Path("visualize"), help="folder of charts")
+    parser.set_defaults(command=_charts)
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", type=Path, help="a run's JSON log")
+    parser.add_argument("trace", type=Path, help="the trace to write, for example trace.json")
+    parser.set_defaults(command=_trace)
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("approach", help="of the run")
+    parser.add_argument("events", type=Path, help="events, one JSON object a line")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for logs")
+    parser.set_defaults(command=_log)
+
+
 def _charts(given: argparse.Namespace) -> int:
     from studyguide.approaches import APPROACHES
     from studyguide.record.charts import draw_all
@@ -423,6 +436,21 @@ def _log(given: argparse.Namespace) -> int:
     report = import_events(given.approach, given.events, given.logs)
     print(comparison([report]))
     return 0 if report.ok else 1
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("blur a folder of images in one or more of the ways", _add_run),
+    "charts": ("redraw the charts from the newest logs", _add_charts),
+    "trace": ("write a run as a trace for ui.perfetto.dev", _add_trace),
+    "log": ("write the log of a cluster's run from its events", _add_log),
+    "clusters": ("show what runs left on Kubernetes", _add_clusters),
+    **{
+        name: (f"run the role {name} in this process", partial(_add_role, role=name))
+        for name in ("sequential", "coordinator", "worker", "assembler")
+    },
+    "role": ("run the role that a local run has written down", _add_written_role),
+    "service": ("run roles of g in this process", _add_service),
+}
 
 
 if __name__ == "__main__":
