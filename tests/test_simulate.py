@@ -144,19 +144,19 @@ def test_laws_agree_on_one_worker_and_part_on_many() -> None:
     assert gustafson(0.1, 101) == pytest.approx(91)
 
 
-def seconds(most: float) -> st.SearchStrategy[float]:
+def cost(most: float) -> st.SearchStrategy[float]:
     """Nothing, or at least a picosecond: the inverse of less may be infinite."""
     return st.just(0.0) | st.floats(1e-12, most)
 
 
-step_costs = st.tuples(seconds(1e-2), seconds(1e-6))
+step_costs = st.tuples(cost(1e-2), cost(1e-6))
 any_costs = st.builds(
     Costs,
     **dict.fromkeys(
         ("load", "save", "split", "enqueue", "blur", "transfer", "assemble"), step_costs
     ),
-    **dict.fromkeys(("pause", "server"), seconds(1e-2)),
-    **dict.fromkeys(("boot", "start", "warm_up", "spread"), seconds(2)),
+    **dict.fromkeys(("pause", "server"), cost(1e-2)),
+    **dict.fromkeys(("boot", "start", "warm_up", "spread"), cost(2)),
 )
 
 
