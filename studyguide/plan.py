@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from studyguide.errors import DAMAGE, UsageError
 from studyguide.machinery.faults import Fault
-from studyguide.machinery.files import atomic
 from studyguide.machinery.run_folder import key_prefix
 from studyguide.settings import Settings, describe, from_options
 
@@ -82,8 +81,8 @@ class Role:
         noted: dict[str, Any] = {name: getattr(self, name) for name in DOCUMENTED}
         noted |= {"folder": str(self.folder), "settings": describe(self.settings)}
         noted |= {"faults": [str(fault) for fault in self.faults]}
-        with atomic(self.path) as file:
-            file.write(json.dumps(noted).encode())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(noted))
 
     @classmethod
     def read(cls, path: Path, redis_url: str, started: float) -> "Role":
