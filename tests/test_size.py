@@ -17,11 +17,11 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # Lines by part of the house. docs/decisions/0010-the-budgets-of-the-house.md says why some are not
 # what was wanted.
 BUDGETS = {
-    "studyguide/*": 4_024,
+    "studyguide/*": 4_023,
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 6_203,
+    "studyguide_course/**/*": 6_200,
     "studyguide_course/ladder/*": 935,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
