@@ -25,7 +25,7 @@ from studyguide.work import (
 )
 
 POLL_S = 0.05  # how often a coordinator looks how far the run is
-BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
+BLOCK_S = 0.2  # seconds that a read waits for work; after them `stop` is looked at
 
 
 @dataclass

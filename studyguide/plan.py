@@ -64,7 +64,7 @@ class Role:
     run_id: str = ""
     started: float = 0.0  # seconds since the epoch: when this process began
     faults: tuple[Fault, ...] = ()
-    metrics: str = ""  # [HOST:]PORT where metrics and health are told, if anywhere
+    metrics: str = ""  # [HOST:]PORT where metrics and health are served, if anywhere
 
     @property
     def alive(self) -> Path:

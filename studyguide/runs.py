@@ -112,7 +112,7 @@ def run(
 def _check(
     settings: Settings, chosen: Approach, planted: Sequence[Fault], logs: str | Path | None
 ) -> list[Path]:
-    """The images of a run; UsageError if it could not do what it was told, or not write it."""
+    """The images of a run; UsageError if a setting cannot be carried out."""
     paths, _ = images.find(settings.images)
     _check_faults(planted, chosen, paths, settings.tile_size)
     check_writable(settings.output)

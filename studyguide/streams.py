@@ -29,7 +29,7 @@ GROUPS = {"tasks": "workers", "ready": "assemblers"}  # the consumer group of ea
 AUDIT_TILES = 10_000  # tiles that one call looks at: others wait for some milliseconds
 READ_BATCH = 8  # tiles that a worker takes in one call at most,
 READ_AHEAD_S = 0.01  # and no more than it does in this time, or others would stand idle
-BLOCK_S = 0.2  # how long a read waits for work before it looks whether it should stop
+BLOCK_S = 0.2  # seconds that a read waits for work; after them `stop` is looked at
 
 
 @dataclass(frozen=True)

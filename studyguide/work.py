@@ -183,7 +183,7 @@ class Run:
     id: str = ""
 
     def paths(self, stop: threading.Event | None = None) -> Iterator[Path]:
-        """The images of the run, until `stop`; one that shares another's stem is told as failed."""
+        """The images of the run, until `stop`; names that clash are reported as failed."""
         paths, clashes = images.find(self.settings.images)
         for path, error in clashes:
             self.recorder.mark("failed", path.name, error=str(error))

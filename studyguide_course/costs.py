@@ -35,7 +35,7 @@ class Costs:
     blur: Cost = FREE
     transfer: Cost = FREE  # a worker's side of handing a result on and taking the next tile
     assemble: Cost = FREE
-    pause: float = 0.0  # of a transfer, when no core of ours works: the disk does
+    pause: float = 0.0  # of a transfer, in which the disk works and no core
     boot: float = 0.0  # until a process runs its first line of Python
     start: float = 0.0  # CPU seconds of a process, from its first line to its role
     warm_up: float = 0.0  # the same for the kernels of one that blurs

@@ -1,4 +1,4 @@
-"""What the pods of a run are told, and what they show of themselves.
+"""What the pods of a run are given, and what they show of themselves.
 
 The manifests in k8s/ say which options a role gets. A run fills in their values, in the ConfigMap
 `settings`, and adds to each command line only what no manifest can know.
@@ -18,7 +18,7 @@ from studyguide.plan import Plan
 from studyguide.settings import Settings, to_options
 
 INPUT, OUTPUT, KEPT = "/data/input", "/data/output", "/data/run"  # in every pod
-ROLE = "studyguide/role"  # label of the pods that run a role of ours
+ROLE = "studyguide/role"  # label of the pods that run a role
 # Why a pod goes without a chance to finish, in the API's words.
 LOST = ("DeletionByTaintManager", "DeletionByPodGC", "TerminationByKubelet")
 

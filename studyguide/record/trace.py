@@ -16,7 +16,7 @@ HANDOVERS = {"blur": "enqueue", "assemble": "transfer"}  # who uses it -> who ha
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     """Slices, marks, the queue's length, hand-overs as flows, and each tile's time in the queue.
 
-    Times are microseconds from the start of the run. Process and thread ids are numbers of ours.
+    Times are microseconds from the start of the run. Process and thread ids are counted from 1.
     """
     lanes = timeline.lanes()
     processes = {name: n for n, name in enumerate(dict.fromkeys(name for name, _ in lanes), 1)}

@@ -18,7 +18,7 @@ class Proxy:
         self._clients: set[asyncio.Task[None]] = set()
         self._writers: set[StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
-        self._open = asyncio.Event()  # not set: nothing is handed on, and nobody is told
+        self._open = asyncio.Event()  # not set: nothing is handed on, in silence
         self._open.set()
         serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._server = self._loop.run_until_complete(serving)
