@@ -2,24 +2,15 @@
 
 import json
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from link_glossary import GLOSSARY, pages
 from pods import require
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\]\(<?([^)\s>]+)")
 FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
-
-
-def pages() -> Iterator[Path]:
-    """Markdown and notebooks that git knows or would take in."""
-    require("git")
-    command = ["git", "ls-files", "-co", "--exclude-standard", "*.md", "*.ipynb"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return (ROOT / name for name in names.splitlines() if (ROOT / name).exists())
 
 
 def text_of(page: Path) -> str:
@@ -32,7 +23,7 @@ def text_of(page: Path) -> str:
 def anchors(page: Path) -> set[str]:
     """What a code host calls the headings of a page."""
     headings = re.findall(r"^#+ +(.*)$", text_of(page), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+    return {re.sub(r"<[^>]*>|[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 def broken(page: Path) -> list[str]:
@@ -49,7 +40,8 @@ def broken(page: Path) -> list[str]:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
 def test_links_lead_to_files_and_headings_that_exist() -> None:
-    checked = list(pages())
+    require("git")
+    checked = [GLOSSARY, *pages()]
     assert {"README.md", "06_f_fault_tolerant_queue.ipynb"} <= {page.name for page in checked}
     assert {str(page): links for page in checked if (links := broken(page))} == {}
 
