@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import traitlets
 
 from studyguide import images, runs
@@ -25,19 +26,11 @@ from studyguide.record.report import Ledger, RunReport
 from studyguide.record.scene import Bar, Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide_course.lesson import Lesson
+from studyguide_course.network.controls import BUSY, Controls
 from studyguide_course.view import Drawing, RunView, side_by_side
 
-BUSY = "a busy worker"
 IN_HAND = ("tile in hand", *LOOKS["held"][1:])
 FRAME_S = 0.2  # how often a run is drawn
-CONTROLS = {
-    "start": ("Start", "Start the run, or start it again"),
-    "kill": ("Kill", "SIGKILL: it ends at once and cannot clean up"),
-    "pause": ("Pause", "SIGSTOP: it stands still, and nobody is told"),
-    "resume": ("Resume", "SIGCONT: whoever was paused goes on"),
-    "add": ("Add a worker", "One more process"),
-    "stop": ("Stop", "End the run"),
-}
 
 
 class LiveRun(RunView):
@@ -48,8 +41,6 @@ class LiveRun(RunView):
     """
 
     looks = traitlets.List([*map(list, {**LOOKS, "held": IN_HAND}.values())]).tag(sync=True)
-    controls = traitlets.Dict(CONTROLS).tag(sync=True)
-    targets = traitlets.List([BUSY, "redis"]).tag(sync=True)
     said = traitlets.Unicode("Press Start.").tag(sync=True)
     running = traitlets.Bool(False).tag(sync=True)
 
@@ -62,7 +53,7 @@ class LiveRun(RunView):
         self._drawing = threading.Lock()
         self.threads = [RunThread(letter) for letter in letters or lesson.approach.letter]
         super().__init__([thread.drawing() for thread in self.threads])
-        self.on_msg(lambda _, order, __: self.tell(order["do"], order.get("to", BUSY)))
+        self.controls = Controls(self.tell)
         atexit.register(self.stop)  # the kernel ends or is started anew
 
     def start(self, kill_after: int = 0) -> None:
@@ -75,6 +66,7 @@ class LiveRun(RunView):
         self._lesson.lock_guesses()
         self._make_folder()
         self.running, self.still, self.said = True, None, "Processes start."
+        self.controls.show([], self.running)
         setting = (self.options, kill_after, self._draw)
         self.threads = [RunThread(thread.letter, *setting) for thread in self.threads]
         for thread in self.threads:
@@ -131,7 +123,13 @@ class LiveRun(RunView):
         """End the runs and the view."""
         self.stop()
         atexit.unregister(self.stop)
+        self.controls.box.close()
         super().close()
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle, about = super()._repr_mimebundle_(**options)
+        shown = ipywidgets.VBox([self.controls.box, self])._repr_mimebundle_(**options)
+        return {**bundle, **{kind: shown[kind] for kind in bundle if "widget" in kind}}, about
 
     def _draw(self) -> None:
         """Show how the runs are getting on; called in their threads."""
@@ -146,9 +144,9 @@ class LiveRun(RunView):
             self.drawings = [thread.drawing() for thread in self.threads]
             self._look()
             workers = {name for thread in self.threads for name in thread.workers}
-            self.targets = [BUSY, *sorted(workers), "redis"]
             self.said = " ".join(thread.said for thread in self.threads)
             self.running = not over
+            self.controls.show(sorted(workers), self.running)
 
 
 class RunThread(threading.Thread):

@@ -7,9 +7,6 @@ const CSS = `
 .sg-view { background: white; color: ${INK}; font: 12px "DejaVu Sans", sans-serif; position: relative; padding: 4px }
 .sg-view canvas { display: block; width: 100%; touch-action: pan-y }
 .sg-view :focus-visible { outline: 3px solid #0072B2; outline-offset: 1px }
-.sg-view button, .sg-view select { font: inherit; margin: 0 6px 4px 0; padding: 3px 8px; color: ${INK}; background: #F4F4F4;
-  border: 1px solid ${GREY}; border-radius: 4px }
-.sg-view button:disabled { color: #8A8A8A; border-color: #C8C8C8 }
 .sg-view table { border-collapse: collapse; margin: 2px 0 4px; color: ${INK}; font-size: 12px }
 .sg-view td, .sg-view th { padding: 1px 9px; text-align: right; background: white }
 .sg-view td:first-child, .sg-view th:first-child { text-align: left }
@@ -56,7 +53,6 @@ function render({ model, el }) {
   const root = make(el, "div", { className: "sg-view" });
   root.dataset.lmSuppressShortcuts = "true"; // keys are ours while the focus is here, not JupyterLab's
   make(root, "style", {}, CSS);
-  const controls = make(root, "div", { role: "toolbar", "aria-label": "Controls of the run" });
   const counters = make(root, "table"), progress = make(root, "div");
   const canvas = make(root, "canvas", { tabIndex: 0, role: "application" });
   const tip = make(root, "div", { className: "sg-tip" });
@@ -304,13 +300,11 @@ function render({ model, el }) {
     chosen = kept() ? [chosen[0], kept()] : null;
     canvas.setAttribute("aria-label", model.get("alt") || "Timeline");
     drawLegend();
-    if (model.get("controls")) drawLive();
+    if (runs.some((run) => run.ledger)) drawLive();
     draw();
   }
 
-  // --- the live run: buttons, counters and progress beside the lanes ---------------------------
-  const buttons = {};
-  let target = null;
+  // --- the live run: counters and progress above the lanes; its buttons are ipywidgets -----------
   function drawLive() {
     const names = Object.keys(runs[0]?.ledger ?? {});
     if (names.length && !counters.rows.length) {
@@ -332,25 +326,9 @@ function render({ model, el }) {
       label.append(`${done}/${total} ${state}`);
       progress.append(" ");
     }
-    const active = model.get("running");
-    for (const [what, button] of Object.entries(buttons)) button.disabled = what === "start" ? active : !active;
-    const wanted = model.get("targets");
-    if (target && target.length !== wanted.length) {
-      const before = target.value;
-      target.replaceChildren(...wanted.map((name) => new Option(name, name, false, name === before)));
-    }
     if (model.get("said") && !chosen) said.textContent = model.get("said");
   }
-  if (model.get("controls")) {
-    for (const [what, [label, help]] of Object.entries(model.get("controls"))) {
-      if (what === "kill") {
-        target = make(make(controls, "label", {}, "\u2003whom: "), "select", { "aria-label": "Whom pause and kill are for", className: "sg-target" });
-      }
-      buttons[what] = make(controls, "button", { type: "button", title: help, className: `sg-${what}` }, label);
-      buttons[what].addEventListener("click", () => model.send({ do: what, to: target.value }));
-    }
-  }
-  const watched = ["change:runs", "change:alt", "change:running", "change:targets", "change:said"];
+  const watched = ["change:runs", "change:alt", "change:running", "change:said"];
   watched.forEach((name) => model.on(name, renew));
   const observer = new ResizeObserver(() => draw());
   observer.observe(root);

@@ -170,13 +170,16 @@ def kill(page: Page, screenshot: Path) -> None:
 
     Each run keeps the order until one of its workers is busy, so that none has ended before.
     """
-    view = page.locator(".sg-view:has(.sg-start)").first
-    view.locator(".sg-start").press("Enter")
-    view.locator(".sg-kill:enabled").wait_for()
-    view.locator(".sg-kill").press("Enter")
+    start = page.get_by_role("button", name="Start", exact=True)
+    view = page.locator(".widget-vbox:has(.sg-view)", has=start).first
+    view.get_by_role("button", name="Start", exact=True).press("Enter")
+    kill = view.get_by_role("button", name="Kill", exact=True, disabled=False)
+    kill.wait_for()
+    assert view.get_by_label("whom:").input_value() == "a busy worker"
+    kill.press("Enter")
     view.get_by_role("status").get_by_text("death on worker").wait_for()
     view.screenshot(path=screenshot)
-    view.locator(".sg-start:enabled").wait_for()
+    view.get_by_role("button", name="Start", exact=True, disabled=False).wait_for()
 
     def ledger(name: str) -> dict[str, int]:
         rows = view.locator("table tr:has(td)").all()

@@ -72,14 +72,19 @@ def test_buttons_pause_resume_add_and_kill_while_it_runs(lesson: Lesson, compile
     (shown,) = view.runs
     assert shown["bars"] == []
     assert view._repr_mimebundle_()[0]["text/plain"] == "Live in JupyterLab: approach f"
-    view._handle_custom_msg({"do": "start"}, [])
+    buttons, whom = view.controls.buttons, view.controls.whom
+    assert [name for name, button in buttons.items() if not button.disabled] == ["start"]
+    buttons["start"].click()
+    assert buttons["start"].disabled
     view.start()  # it runs already
-    view._handle_custom_msg({"do": "pause", "to": "worker-0"}, [])
-    view._handle_custom_msg({"do": "add"}, [])
-    wait_until(lambda: "worker-2" in view.targets)
-    view._handle_custom_msg({"do": "kill", "to": "redis"}, [])
+    view.tell("pause", "worker-0")
+    buttons["add"].click()
+    wait_until(lambda: "worker-2" in whom.options)
+    whom.value = "redis"
+    buttons["kill"].click()
     wait_until(lambda: "death on redis" in view.said)
-    view._handle_custom_msg({"do": "resume"}, [])
+    assert whom.value == "redis"
+    buttons["resume"].click()
     (f,) = view.wait()
     assert f.ledger["assembled"] == 72
     assert {event.process for event in f.timeline.of("start")} >= {"worker-0", "worker-2"}

@@ -21,8 +21,9 @@ BUDGETS = {
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 6_200,
+    "studyguide_course/**/*": 6_400,
     "studyguide_course/ladder/*": 935,
+    "studyguide_course/network/*": 200,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
 MODULE, FUNCTION = 400, 40

@@ -1,0 +1,1 @@
+"""A network in the box: a live run's controls, links that are slow or cut, and a failover."""
