@@ -195,7 +195,7 @@ def _run(given: argparse.Namespace) -> int:
         logging.getLogger(f"studyguide.{name}").setLevel(logging.INFO)
     reports: list[RunReport] = []
     failed = False
-    for letter in _letters(given.approaches):
+    for letter in _letters(given):
         try:
             reports.append(_run_one(letter, given))
         except UsageError:
@@ -216,25 +216,32 @@ def _run(given: argparse.Namespace) -> int:
     return 1 if failed or not all(report.ok for report in reports) else 0
 
 
-def _letters(names: list[str]) -> list[str]:
-    from studyguide.approaches import APPROACHES
+def _letters(given: argparse.Namespace) -> list[str]:
+    from studyguide.approaches import APPROACHES, queued
 
+    names = given.approaches
     for name in names:
         if name != "all" and name not in APPROACHES:
             choices = " ".join(APPROACHES)
             raise UsageError(f"The approach is {name!r}", f"Use any of {choices}, or all")
-    return list(dict.fromkeys(APPROACHES if "all" in names else names))
+    letters = list(dict.fromkeys(APPROACHES if "all" in names else names))
+    if given.kill_worker_after and not set(letters) & set(queued()):
+        problem = f"--kill-worker-after {given.kill_worker_after} finds no worker process to kill"
+        raise UsageError(problem, f"Run one of {' '.join(queued())} with it")
+    return letters
 
 
 def _run_one(letter: str, given: argparse.Namespace) -> Any:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from studyguide.approaches import queued
     from studyguide.cluster import KillWorker
     from studyguide.record.timeline import Event
     from studyguide.runs import expected_blurs, run
 
-    chaos = [KillWorker(given.kill_worker_after)] if given.kill_worker_after else []
+    killing = given.kill_worker_after and letter in queued()
+    chaos = [KillWorker(given.kill_worker_after)] if killing else []
     shown = sys.stderr.isatty()
     known = shown and not given.resume  # a resumed run has settings of its own
     total = expected_blurs(letter, _settings(given)) if known else None

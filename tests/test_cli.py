@@ -194,6 +194,10 @@ WRONG = {
     "no worker": (["f", "--workers", "0"], "The setting workers is 0. Use a whole number"),
     "no patience": (["f", "--patience", "0"], "patience_s is 0.0. Use a positive number"),
     "a fault": (["f", "--fault", "x:a.png:1"], "The fault is 'x:a.png:1'. Use KIND:IMAGE:TILE"),
+    "nobody to kill": (
+        ["a", "d", "--kill-worker-after", "3"],
+        "--kill-worker-after 3 finds no worker process to kill. Run one of e f g with it",
+    ),
     "no folder": (["a", "--images", "no/such"], "The image folder no/such does not exist. Name"),
     "no image": (["f", "--images", "tmp"], "The folder tmp holds no image. Put files"),
     "output": (["f", "--output", "file/out"], "cannot be written (Not a directory). Choose"),
