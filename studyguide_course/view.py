@@ -22,6 +22,7 @@ from studyguide.record.looks import FAULTS, GAP, LOOKS, STRIP, Chart, patch
 from studyguide.record.report import RunReport
 from studyguide.record.scene import Scene, elapsed
 from studyguide.record.timeline import Event
+from studyguide_course.book import MIME, pack
 
 KINDS = list(LOOKS)
 
@@ -29,10 +30,10 @@ KINDS = list(LOOKS)
 def explore(report: RunReport, other: RunReport | None = None) -> "RunView":
     """Show the timeline of a run to explore, or of two runs on one time axis.
 
-    A reader without widgets sees a static chart.
+    A reader without widgets sees a static chart; the book explores what is stored beside it.
     """
     reports = [report] if other is None else [report, other]
-    view = RunView([Drawing(run.approach, Scene(run.timeline)) for run in reports])
+    view = RunView([Drawing(name_of(run), Scene(run.timeline)) for run in reports])
     view.still = timeline_figure(report) if other is None else side_by_side(reports)
     return view
 
@@ -64,6 +65,7 @@ class RunView(anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("view.js")
     looks = traitlets.List([list(LOOKS[kind]) for kind in KINDS]).tag(sync=True)
+    signs = traitlets.Dict({stage: list(look[:2]) for stage, look in FAULTS.items()}).tag(sync=True)
     runs: traitlets.List[Any] = traitlets.List().tag(sync=True)
     window = traitlets.List([0.0, 0.0]).tag(sync=True)  # what is in sight; set by view.js
     alt = traitlets.Unicode().tag(sync=True)
@@ -86,7 +88,12 @@ class RunView(anywidget.AnyWidget):
             return bundle | {"text/plain": f"Live in JupyterLab: {names}"}, about
         self.alt = self.still.alt
         chart, description = self.still._repr_mimebundle_()
-        return bundle | chart, about | description
+        return bundle | chart | {MIME: pack(self.stored())}, about | description
+
+    def stored(self) -> dict[str, Any]:
+        """What view.js needs to draw the whole runs without a kernel."""
+        whole = [drawing.seen(0.0, float("inf")) for drawing in self.drawings]
+        return {"looks": self.looks, "signs": self.signs, "alt": self.alt, "runs": whole}
 
 
 class Drawing:
@@ -115,6 +122,8 @@ class Drawing:
         return {
             "name": self.name,
             "lanes": self._names(),
+            "workers": [self.row[lane] for lane in self.row if lane in self.scene.workers],
+            "blurring": self.scene.blurring(),
             "images": self.images,
             "end": timeline.seconds,
             "dense": len(bars) > MAX_BARS,
@@ -155,7 +164,7 @@ class Drawing:
         loser = self.scene.loser(fault) if fault.stage == "reclaim" else None
         sign, label, _ = FAULTS[fault.stage]
         return {
-            "sign": sign,
+            "sign": sign + str(fault.attempt) * (fault.stage == "retry"),
             "text": label + (f", tile {fault.tile} of {fault.image}" if fault.tile >= 0 else ""),
             "lane": self.row[self.scene.lane(fault)],
             "at": self.scene.at(fault.start),

@@ -9,6 +9,7 @@ from test_charts import faulty, pool, report_of, sequential
 from studyguide.record.charts import MAX_BARS, timeline_figure
 from studyguide.record.scene import Scene
 from studyguide.record.timeline import Timeline
+from studyguide_course.book import MIME, pack, unpack
 from studyguide_course.view import KINDS, Drawing, RunView, explore, side_by_side
 
 EVERYTHING = (0.0, float("inf"))
@@ -31,6 +32,31 @@ def test_readers_without_widgets_see_the_static_chart_with_its_words() -> None:
         assert words.items() <= about.items()
         assert "application/vnd.jupyter.widget-view+json" in bundle
         assert view.alt == chart.alt
+        assert unpack(bundle[MIME])["alt"] == chart.alt
+
+
+def test_what_is_stored_of_an_explorer_is_what_the_browser_would_be_sent() -> None:
+    view = RunView([Drawing("f", Scene(faulty())), Drawing("a", Scene(sequential()))])
+    stored = unpack(pack(view.stored()))
+    for sent, kept in zip(view.runs, stored["runs"], strict=True):
+        assert kept.keys() == sent.keys()
+        assert [mark["text"] for mark in kept["marks"]] == [mark["text"] for mark in sent["marks"]]
+        assert np.array(kept["bars"]) == pytest.approx(np.array(sent["bars"]), abs=1e-5)
+        assert [lane for lane, *_ in kept["path"]] == [lane for lane, *_ in sent["path"]]
+    assert stored["looks"] == view.looks
+    assert {mark["stage"] for mark in stored["runs"][0]["marks"]} <= stored["signs"].keys()
+
+
+def test_the_workers_of_a_run_are_the_lanes_that_blur() -> None:
+    run = seen(pool(tiles=40))
+    blur = KINDS.index("blur")
+    assert set(run["workers"]) == {lane for kind, lane, *_ in run["bars"] if kind == blur}
+    assert 0 < run["blurring"] <= 100
+
+
+def test_a_retry_is_signed_with_the_number_of_its_attempt() -> None:
+    (retry,) = [mark for mark in seen(faulty())["marks"] if mark["stage"] == "retry"]
+    assert retry["sign"] == "\u21bb1"
 
 
 def test_each_span_is_sent_with_its_lane_its_times_and_its_tile() -> None:

@@ -21,9 +21,11 @@ BUDGETS = {
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 6_400,
+    "studyguide_course/**/*": 6_650,
+    "studyguide_course/book/*": 190,
     "studyguide_course/ladder/*": 935,
     "studyguide_course/network/*": 200,
+    "studyguide_course/view.*": 601,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line
 MODULE, FUNCTION = 400, 40
