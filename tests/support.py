@@ -1,6 +1,7 @@
 """What several test modules do: wait for a condition, make images, look for left-overs."""
 
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -18,6 +19,12 @@ from studyguide.record.timeline import Event, Timeline
 from studyguide.settings import Blur
 from studyguide.tiles import Pixels
 from studyguide.work import ImageJob
+
+# Where a machine keeps its things: nothing of it may be stored with the project.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~*-])/(?:home|Users|root|tmp|private|var|usr|opt|mnt|srv|nix)/|\b[A-Z]:\\|site-packages|"
+    + re.escape(f"{Path(__file__).resolve().parents[1]}/")
+)
 
 T = TypeVar("T")
 WAIT_S = 60.0  # a bound for slow machines; the waits end as soon as they can

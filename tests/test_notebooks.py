@@ -9,6 +9,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from refresh_notebooks import NOTEBOOKS, canonical_text, refresh, state_run_all
+from support import MACHINE_PATH
 
 # How many cells of each lesson nbval compares. A number may grow, and never shrink.
 COMPARED: dict[str, int] = {
@@ -26,10 +27,6 @@ COMPARED: dict[str, int] = {
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 FAILING = {"raises-exception", "nbval-raises-exception"}
-MACHINE_PATH = re.compile(
-    r"/(?:home|Users|root|tmp|private|var/folders)/|[A-Z]:\\|site-packages|"
-    + re.escape(f"{NOTEBOOKS.parent}/")
-)
 
 
 def tags(cell: NotebookNode) -> set[str]:

@@ -57,7 +57,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Run = Callable[..., str]
 
 
-@pytest.fixture(scope="module", params=[sys.executable, *others()])
+@pytest.fixture(
+    scope="module", params=[sys.executable, *others()], ids=lambda python: Path(python).name
+)
 def installed(
     built: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Run:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support import MACHINE_PATH
 
 from studyguide import __version__
 from studyguide.record.report import RunReport, read_log
 
 ROOT = Path(__file__).parents[1]
+RECORDED = ("logs", "docs", "benchmarks/results")  # tests/test_notebooks.py reads the lessons
 SESSION = timedelta(minutes=15)  # longer than `make record` takes
 
 
@@ -43,3 +45,10 @@ def test_charts_were_drawn_by_this_version_from_these_logs() -> None:
         assert words.get("Software") == f"studyguide {__version__}", f"{path.name}: `make record`"
         assert words.get("Source", ""), f"{path.name} names no log: run `make record`"
         assert set(words["Source"].split()) <= known, f"{path.name}: run `make record`"
+
+
+def test_nothing_that_was_recorded_names_a_path_of_the_machine_it_ran_on() -> None:
+    texts = [path for folder in RECORDED for path in tracked(folder) if path.suffix != ".png"]
+    assert len(texts) > 50
+    found = {path: MACHINE_PATH.search(path.read_text(encoding="utf-8")) for path in texts}
+    assert {str(path): match[0] for path, match in found.items() if match} == {}
