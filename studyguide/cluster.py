@@ -259,9 +259,8 @@ class LocalCluster(Cluster):
         Raises UsageError if this run uses another server, which others may use too.
         """
         if self.redis is None:
-            raise UsageError(
-                "The Redis of this run is external; refusing to kill it", "Unset REDIS_URL"
-            )
+            problem = "The Redis of this run is external; refusing to kill it"
+            raise UsageError(problem, "Unset REDIS_URL")
         self.redis.kill()
         return True
 
@@ -293,11 +292,15 @@ class LocalCluster(Cluster):
 
     # -- processes
 
+    def address(self, name: str) -> str:
+        """Where this process finds Redis; a cluster with a network in between overrides it."""
+        return self.redis_url
+
     def _spawn(self, role: Role) -> Child:
         """Start `studyguide role FILE`, which is `_written_role` in `__main__`."""
         command = ["role", str(role.path)]
         # The address holds a password: in the environment it shows in no process list.
-        env = {**os.environ, "REDIS_URL": self.redis_url}
+        env = {**os.environ, "REDIS_URL": self.address(role.name)}
         log = self.plan.folder / f"{role.name}.log"
         if self.settings.start == "fresh":
             return Child(role.name, [*STUDYGUIDE, *command], env, log, self._reaper)

@@ -16,13 +16,7 @@ from studyguide.machinery.faults import Fault, strike
 from studyguide.machinery.link import LONGEST_PAUSE_S
 from studyguide.states import Queue
 from studyguide.tiles import Tile
-from studyguide.work import (
-    Canvas,
-    ImageJob,
-    Run,
-    plan,
-    process,
-)
+from studyguide.work import Canvas, ImageJob, Run, plan, process
 
 POLL_S = 0.05  # how often a coordinator looks how far the run is
 BLOCK_S = 0.2  # seconds that a read waits for work; after them `stop` is looked at

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def run(
     chaos: Sequence[Chaos] = (),
     faults: Sequence[str] = (),
     resume: str = "",
+    local: type[LocalCluster] = LocalCluster,
     **settings: Any,
 ) -> RunReport:
     """Blur a folder of images in one of the seven ways.
@@ -62,6 +64,8 @@ def run(
     resume : str, optional
         Name of a run of f or g on this machine that was cut short: go on with it. It keeps the
         settings that it had; those given here come before them, but for what makes its tiles.
+    local : type, optional
+        The kind of `LocalCluster` to use, for example one with a slow network.
     **settings
         Any of `studyguide.settings.OPTIONS`: images, output, workers, tile_size, kernel_size,
         sigma, method, ...
@@ -98,7 +102,8 @@ def run(
         run_id = resume or f"{time.time_ns():x}"
         with run_folder(run_id, _notes(approach, checked, resumable)) as folder:
             plan = Plan(approach, checked, folder, run_id, planted, tuple(chaos))
-            cluster = _cluster(plan, Recorder(events), backend, namespace, keep)
+            kind = _pods(namespace, keep) if backend == "kubernetes" else local
+            cluster = kind(plan, Recorder(events))
             checked = cluster.settings  # where pods run some of them are other ones
             _run_cluster(chosen, cluster)
     _tell_unfinished(paths, events)
@@ -184,12 +189,10 @@ def _run_threads(function: Callable[[Run], None], settings: Settings, recorder: 
     function(Run(settings, recorder))
 
 
-def _cluster(plan: Plan, recorder: Recorder, backend: str, namespace: str, keep: bool) -> Cluster:
-    if backend == "local":
-        return LocalCluster(plan, recorder)
+def _pods(namespace: str, keep: bool) -> Callable[[Plan, Recorder], Cluster]:
     from studyguide.kubernetes import KubernetesCluster
 
-    return KubernetesCluster(plan, recorder, namespace=namespace, keep=keep)
+    return partial(KubernetesCluster, namespace=namespace, keep=keep)
 
 
 def _run_cluster(chosen: Approach, cluster: Cluster) -> None:

@@ -28,14 +28,7 @@ from studyguide.machinery.faults import Fault, strike
 from studyguide.record.timeline import Recorder
 from studyguide.streams import Announcement, Deliveries, Lease, StreamQueue
 from studyguide.tiles import Pixels, Tile
-from studyguide.work import (
-    Canvas,
-    ImageJob,
-    Run,
-    TileResult,
-    TileTask,
-    process,
-)
+from studyguide.work import Canvas, ImageJob, Run, TileResult, TileTask, process
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -334,6 +335,68 @@ def test_a_proxy_that_is_cut_holds_back_what_it_gets_until_it_is_healed(proxy: P
         assert client.recv(100) == b"ping"
         proxy.cut()  # and it can be closed so
         client.sendall(b"ping")
+
+
+def test_a_proxy_that_is_cut_can_be_reset_and_hands_nothing_on_of_what_it_held(
+    proxy: Proxy,
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall(b"ping")
+        client.recv(100)
+        proxy.cut()
+        handed_on = proxy.bytes
+        client.sendall(b"gone")
+        assert wait_until(lambda: proxy.bytes == handed_on + 4)
+        assert proxy.reset() == 1
+        proxy.heal()
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    assert proxy.bytes == handed_on + 4  # an echo would have come back
+
+
+def test_a_proxy_keeps_the_order_of_bytes_whatever_the_jitter(proxy: Proxy) -> None:
+    proxy.jitter_s = 0.02
+    sent = bytes(range(256)) * 4
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for first in range(0, len(sent), 64):
+            client.sendall(sent[first : first + 64])
+            time.sleep(0.002)
+        client.settimeout(10)
+        received = b""
+        while len(received) < len(sent):
+            received += client.recv(100)
+    assert received == sent
+
+
+def test_a_proxy_delays_by_its_latency_and_counts_round_trips(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        for latency_s in (0.0, 0.1):
+            proxy.latency_s = latency_s
+            began = time.monotonic()
+            client.sendall(b"ping")
+            assert client.recv(100) == b"ping"
+            assert time.monotonic() - began >= 2 * latency_s
+    assert (proxy.round_trips, proxy.bytes) == (2, 16)
+
+
+def test_a_proxy_that_loses_everything_resets_and_heals(proxy: Proxy) -> None:
+    proxy.loss = 1.0
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall(b"ping")
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    proxy.loss = 0.0
+    test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
+
+
+def test_a_proxy_leads_new_connections_to_another_target(proxy: Proxy) -> None:
+    with echo() as port:
+        proxy.target = free_port()
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            assert client.recv(100) == b""
+        proxy.target = port
+        test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
 
 
 def test_a_proxy_of_a_server_that_is_away_turns_clients_down() -> None:

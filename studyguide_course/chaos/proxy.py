@@ -1,22 +1,42 @@
 """A slow and unreliable network on one machine: a proxy between the roles and their Redis."""
 
 import asyncio
+import random
 import socket
 import struct
 import threading
-from asyncio import StreamReader, StreamWriter
+from asyncio import Queue, StreamReader, StreamWriter, Task
 
 ABORT = struct.pack("ii", 1, 0)  # of SO_LINGER: `close` sends a reset, not an orderly end
+PIECE_BYTES = 1 << 16
+QUEUED = 64  # pieces that are on their way in one direction; then the sender has to wait
+Way = Queue[tuple[float, bytes]]  # when a piece is due, and the piece
 
 
 class Proxy:
-    """Hands bytes on to a port of this machine, each piece `latency_s` late."""
+    """Hands bytes on, in order, to a port of this machine.
 
-    def __init__(self, target: int, latency_s: float) -> None:
-        self._target = target
-        self._latency_s = latency_s
-        self._clients: set[asyncio.Task[None]] = set()
-        self._writers: set[StreamWriter] = set()
+    All parameters are attributes that may be changed while it works. It counts the bytes that it
+    handed on in `bytes`, and in `round_trips` how often a client sent something after an answer.
+
+    Parameters
+    ----------
+    target : int
+        Port to which the next connections lead; those that exist stay where they are.
+    latency_s, jitter_s : float
+        Seconds that each piece of up to 64 KiB is under way: `latency_s`, and up to `jitter_s` more
+        by chance. Pieces are under way at the same time, so latency costs no bandwidth.
+    loss : float
+        The probability with which a piece is lost and its connection reset, on both sides.
+    """
+
+    def __init__(
+        self, target: int, latency_s: float = 0.0, jitter_s: float = 0.0, loss: float = 0.0
+    ) -> None:
+        self.target, self.latency_s, self.jitter_s, self.loss = target, latency_s, jitter_s, loss
+        self.bytes = self.round_trips = 0
+        self._connections: dict[Task[None], list[StreamWriter]] = {}
+        self._asking: set[Task[None]] = set()  # connections whose last piece came from the client
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()  # not set: nothing is handed on, in silence
         self._open.set()
@@ -27,7 +47,7 @@ class Proxy:
         self._thread.start()
 
     def reset(self) -> int:
-        """Reset all connections; return how many there were."""
+        """Reset all connections, with what is under way; return how many there were."""
         return asyncio.run_coroutine_threadsafe(self._reset(), self._loop).result()
 
     def cut(self) -> None:
@@ -41,46 +61,64 @@ class Proxy:
     def close(self) -> None:
         """Reset all connections and stop to listen."""
         self._loop.call_soon_threadsafe(self._server.close)
-        self.heal()
-        self.reset()
+        asyncio.run_coroutine_threadsafe(self._reset(ends=True), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _reset(self) -> int:
-        writers, clients = list(self._writers), list(self._clients)
-        for writer in writers:
-            ours = writer.get_extra_info("socket")
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-            writer.transport.abort()
-        await asyncio.gather(*clients)
-        return len(writers) // 2
+    async def _reset(self, ends: bool = False) -> int:
+        there = sum(len(writers) == 2 for writers in self._connections.values())
+        tasks = asyncio.all_tasks() - {asyncio.current_task()} if ends else {*self._connections}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return there
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """One connection, until either side ends it."""
         task = asyncio.current_task()
         assert task
-        self._clients.add(task)
+        writers = self._connections[task] = [writer]
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            writers.append(far_writer)
+            there, back = Way(QUEUED), Way(QUEUED)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._take(reader, there, task, asks=True))
+                both.create_task(self._give(there, far_writer))
+                both.create_task(self._take(far_reader, back, task, asks=False))
+                both.create_task(self._give(back, writer))
+        except (asyncio.CancelledError, BaseExceptionGroup):  # reset by us, by a side or by chance
+            for its in writers:
+                end = its.get_extra_info("socket")
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+                its.transport.abort()
         except OSError:  # the server is away
             writer.close()
-        else:
-            both = {writer, far_writer}
-            self._writers |= both
-            ways = (self._hand_on(reader, far_writer), self._hand_on(far_reader, writer))
-            await asyncio.gather(*ways)
-            self._writers -= both
-        self._clients.discard(task)
-
-    async def _hand_on(self, reader: StreamReader, writer: StreamWriter) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                await asyncio.sleep(self._latency_s)
-                await self._open.wait()
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
         finally:
-            writer.close()
+            self._asking.discard(task)
+            del self._connections[task]
+
+    async def _take(self, reader: StreamReader, way: Way, task: Task[None], asks: bool) -> None:
+        """Put what comes in on its way, and note when it is due."""
+        data = b"?"
+        while data:
+            data = await reader.read(PIECE_BYTES)
+            if random.random() < self.loss:
+                raise ConnectionResetError
+            late_s = self.latency_s + random.uniform(0, self.jitter_s)
+            self.bytes += len(data)
+            self.round_trips += asks and bool(data) and task not in self._asking
+            (self._asking.add if asks else self._asking.discard)(task)
+            await way.put((self._loop.time() + late_s, data))
+
+    async def _give(self, way: Way, writer: StreamWriter) -> None:
+        """Hand on what is due; an empty piece is the end."""
+        data = b"?"
+        while data:
+            due, data = await way.get()
+            await asyncio.sleep(due - self._loop.time())
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
