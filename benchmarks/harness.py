@@ -31,7 +31,7 @@ def interleave(
     rounds: int,
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Seconds:
-    """Time variants by turns, so that a busy moment hits all; a first round is not counted.
+    """Time variants interleaved, so that a busy moment hits all; a first round is not counted.
 
     `around` gets the name of a variant, and what it does before and after is not timed.
     """

@@ -2,9 +2,8 @@
 
 Exit codes: 0 all well; 1 some image failed (the others are saved) or a run could not go on; 2 wrong
 usage. A role that cannot go on for now, because Redis is away or a disk full, ends with 75, one
-that found an error of ours with 70, and a coordinator that was told to stop with images open with
-143, so that whoever supervises it starts it again.
-"""
+that found an error in this program with 70, and a coordinator that was asked to stop with images
+open with 143, so that whoever supervises it starts it again."""
 
 import time
 
@@ -41,7 +40,7 @@ TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 OUR_ERROR = 70  # EX_SOFTWARE
 STOPPED = 143  # as a shell tells the end by SIGTERM
 LINE = "%(levelname)s %(name)s: %(message)s"
-INDENT = "\n    "  # of what follows in a message of several lines: no text can forge a line of ours
+INDENT = "\n    "  # of what follows in a message of several lines: no text can forge a line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ class Store(ABC):
 
     @abstractmethod
     def holds(self, job: ImageJob) -> bool:
-        """Whether the image is there, as far as can be told at a glance."""
+        """Whether the image is there, as far as a glance can tell."""
 
     @abstractmethod
     def window(self, job: ImageJob, tile: Tile) -> Pixels:

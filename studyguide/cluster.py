@@ -38,7 +38,7 @@ GRACE_S = 10.0  # between SIGTERM and SIGKILL, as in a pod
 MAX_RESTARTS = 5  # of one process, with doubling pauses; then it is a crash loop
 HEALTHY_S = 60.0  # a process that ran for so long begins to count its restarts anew
 DONE = (0, 1)  # exit codes of a role that did its work; 1: some image failed
-HOPELESS = (2, 75)  # wrong usage; Redis away beyond our patience, or a full disk: no use to go on
+HOPELESS = (2, 75)  # a restart cannot help: wrong usage; Redis away too long, or a full disk
 
 
 class Chaos(Protocol):
@@ -60,7 +60,7 @@ class Cluster(ABC):
         self.held: dict[tuple[str, str], Event] = {}  # (process, lane) -> last event of its tile
         self.blurred = 0  # tiles so far
         self.failures = 0  # images so far
-        self.cut_short = False  # it ends with an error, or was told to stop
+        self.cut_short = False  # it ends with an error, or was asked to stop
         self._tail = EventTail(plan.folder / "events")
 
     @property

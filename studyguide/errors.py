@@ -105,7 +105,7 @@ def _escaped(sign: str) -> str:
 def explained(
     kind: type[StudyguideError], problem: str, remedy: str, *causes: type[Exception]
 ) -> Iterator[None]:
-    """Tell what the system says, an OSError or one of `causes`, as an error of ours."""
+    """Tell what the system says, an OSError or one of `causes`, as one of these errors."""
     try:
         yield
     except Exception as error:

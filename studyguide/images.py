@@ -197,7 +197,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def _open(path: Path) -> ImageFile:
-    # Pillow warns of flaws that are mended or refused here. Filters belong to the process, not to a
+    # Pillow warns of flaws that are fixed or refused here. Filters belong to the process, not to a
     # thread, so this one stays: two loaders that restored the former ones would do it out of order.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image.open(path)

@@ -32,7 +32,7 @@ def serve(role: Role) -> int:
 
     0: all well, or drained; 1: some image failed.
 
-    Raises Cancelled if a coordinator was told to stop before all images had ended.
+    Raises Cancelled if a coordinator was asked to stop before all images had ended.
     """
     stop = threading.Event()
     _set_on_signals(stop)

@@ -253,7 +253,7 @@ def _settings_of(run_id: str, approach: str) -> dict[str, Any]:
 def import_events(approach: str, path: Path, logs: Path) -> RunReport:
     """Write the log of a run on a cluster from its events, one JSON object a line of `path`.
 
-    Raises MessageError if a line is no event.
+    Raises MessageError if a line is not an event.
     """
     _require(approach, "approach", [it.letter for it in APPROACHES.values() if it.on_cluster])
     lines = path.read_text("utf-8", errors="replace").splitlines()

@@ -42,7 +42,7 @@ class Channel(Generic[T]):
         self._cancelled = False
         self._lock = threading.Lock()
         # One waiter is woken for each item and each place: with all of them woken each time, ten
-        # workers spent more time on looking in vain than on small tiles.
+        # workers spent more time on wake-ups without work than on small tiles.
         self._filled = threading.Condition(self._lock)
         self._freed = threading.Condition(self._lock)
 

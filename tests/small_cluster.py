@@ -1,6 +1,6 @@
 """A Kubernetes in small that answers kubectl: pods are processes of this machine, with one /data.
 
-It does what `KubernetesCluster` leans on: namespaces that know nothing of each other, Deployments
+It does what `KubernetesCluster` uses: namespaces that know nothing of each other, Deployments
 that keep their number of pods, Jobs that end, settings from ConfigMaps and Secrets, pods that are
 deleted get SIGTERM first. Redis is a server that runs already, of which each namespace has a
 database; the pod `files` is a folder, for in a namespace all pods share one.

@@ -1,4 +1,4 @@
-"""Every kind of image that people have in folders comes in right, and every bad one is told."""
+"""Every kind of image that people have in folders comes in right, and every bad one is reported."""
 
 import errno
 import fcntl

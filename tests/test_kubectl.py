@@ -1,4 +1,4 @@
-"""kubectl's failures as people are told them, and what its answers say of pods in trouble."""
+"""kubectl's failures as people are reported them, and what its answers say of pods in trouble."""
 
 import io
 import subprocess
@@ -318,7 +318,7 @@ def without(name: str) -> Callable[[bytes], bytes]:
 
 
 def hostile(archive: bytes) -> bytes:
-    """An archive as no tar of ours makes it: names that lead away, and links."""
+    """An archive as our tar never makes it: names that lead away, and links."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name in ("../../up.png", "/etc/absolute.png"):
@@ -402,7 +402,7 @@ def test_a_pod_that_cannot_be_killed_is_told(install: Install) -> None:
 # trouble
 
 LOAD = "Build and load the image: make -C k8s image load"
-TROUBLE = {  # where -> what is told of it, its remedy, whether it may pass
+TROUBLE = {  # where -> what is reported of it, its remedy, whether it may pass
     "pod/bad-command": ("executable file not found", "Its image lacks the command", False),
     "pod/claim-pending": ("unbound immediate PersistentVolumeClaims", "No storage for us", True),
     "pod/config-missing": ('configmap "nowhere" not found', "Apply the whole", False),

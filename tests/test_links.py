@@ -1,4 +1,4 @@
-"""Every link to a file or heading of ours leads somewhere, in pages and lessons."""
+"""Every link to a file or heading of this project leads somewhere, in pages and lessons."""
 
 import json
 import re

@@ -246,7 +246,7 @@ class Twin(StreamQueue):
         }
 
     def both(self, name: str, *args: Any) -> None:
-        """A command of our own, outside the scripts."""
+        """A command of this test, outside the scripts."""
         self.link(lambda client: client.execute_command(name, *args))
         self.small.call(name, *args)
 
@@ -321,7 +321,7 @@ def model_of(text: str, kinds: tuple[str, str]) -> Model:
 
 
 class Protocol(RuleBasedStateMachine):
-    """Three workers, two assemblers and a coordinator, and all that may befall them."""
+    """Three workers, two assemblers and a coordinator, and all that may happen to them."""
 
     server: RedisServer
     text = PROTOCOL
@@ -569,7 +569,7 @@ class Protocol(RuleBasedStateMachine):
             state = "partial" if missing else "saved"
         self.queue.finish(announcement, state)
 
-    # -- what may befall them
+    # -- what may happen to them
 
     @precondition(lambda self: self.held or self.announced)
     @rule(nth=NTH)

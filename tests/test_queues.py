@@ -448,7 +448,7 @@ def test_a_result_that_was_replaced_meanwhile_is_not_rejected(queue: StreamQueue
 GOOD = {"spec": JOB.to_json(), "tile": "0", "attempt": "1"}
 UNREADABLE = {
     "a field is missing": {"spec": JOB.to_json(), "tile": "0"},
-    "the tile is no number": {**GOOD, "tile": "x"},
+    "the tile is not a number": {**GOOD, "tile": "x"},
     "there is no such tile": {**GOOD, "tile": "12"},
     "the tile is negative": {**GOOD, "tile": "-1"},
     "the spec is no JSON": {**GOOD, "spec": "{"},

@@ -171,7 +171,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def mixed_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two good images among bad ones, and a file that is none of ours."""
+    """The two good images among bad ones, and a file that this project did not write."""
     folder = make_images(tmp_path_factory.mktemp("mixed") / "images")
     whole = (folder / "grain.png").read_bytes()
     (folder / "bomb.png").write_bytes(png_that_claims(60_000, 60_000))

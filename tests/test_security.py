@@ -63,7 +63,7 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
     assert named - defined == set()
 
 
-# Named on the page, and in no breach: what they are broken by is told there.
+# Named on the page, and in no breach: that page says what breaks them.
 OTHERWISE = {
     "test_the_password_is_in_no_process_list",  # all processes; its own test has the server
     "test_no_file_of_the_project_holds_a_secret",  # test_a_secret_is_noticed

@@ -29,7 +29,7 @@ from studyguide.runs import run
 from studyguide.settings import Blur, Settings
 from studyguide.threads import Channel, Crew
 
-pytestmark = pytest.mark.timeout(60)  # a deadlock is told soon
+pytestmark = pytest.mark.timeout(60)  # a deadlock is reported soon
 
 BLINK_S = 0.05  # in which a thread that should wait would have gone on
 

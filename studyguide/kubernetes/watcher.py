@@ -342,7 +342,7 @@ class KubernetesCluster(Cluster):
     # -- coming home
 
     def note(self, event: Event) -> None:
-        """Keep account of an event; what it says of files is true of ours at the end."""
+        """Keep account of an event; what it says of files is true of the local ones at the end."""
         self._heard_by = math.inf
         if event.stage == "start" and event.process in self._spoke:
             self._before[event.process] = self._spoke.pop(event.process)

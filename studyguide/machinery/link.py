@@ -88,8 +88,8 @@ class Link:
     def __call__(self, operation: Callable[[Any], Any], usual_s: float = 0.0) -> Any:
         """Do an idempotent operation; wait and do it again while Redis cannot be reached.
 
-        Raises QueueError if Redis stays away for longer than our patience, or refuses us; Cancelled
-        if we were told to stop meanwhile.
+        Raises QueueError if Redis stays away for longer than `patience_s`, or refuses us; Cancelled
+        if `stop` is set while waiting.
         """
         deadline, pause = time.monotonic() + self.patience_s, 0.05
         while True:

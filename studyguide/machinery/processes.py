@@ -119,7 +119,7 @@ def _start_behind_gate(
 
 
 class Child:
-    """A process of ours, in a session of its own: Ctrl-C in the terminal reaches only us.
+    """A child process, in a session of its own: Ctrl-C in the terminal reaches only us.
 
     It runs `argv` with exactly the environment `env`; its output is appended to `log`. A program
     that does not exist shows as exit code 127 and a line in the log. With `start` that function

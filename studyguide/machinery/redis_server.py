@@ -143,7 +143,7 @@ def external_server(url: str) -> str:
 
 
 class RedisServer:
-    """A Redis of our own on the loopback interface, which ends with us.
+    """An embedded Redis on the loopback interface, which ends with us.
 
     Make it with `start`; one at a time per folder.
     """
