@@ -3,7 +3,8 @@
 Exit codes: 0 all well; 1 some image failed (the others are saved) or a run could not go on; 2 wrong
 usage. A role that cannot go on for now, because Redis is away or a disk full, ends with 75, one
 that found an error in this program with 70, and a coordinator that was asked to stop with images
-open with 143, so that whoever supervises it starts it again."""
+open with 143, so that whoever supervises it starts it again.
+"""
 
 import time
 
