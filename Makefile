@@ -27,7 +27,11 @@ run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--wor
 	@status=0; $(BIN)/studyguide run all $(ARGS) || status=$$?; \
 	echo; echo "e and f again, with a worker killed in each (e loses its tile):"; \
 	$(BIN)/studyguide run e f --kill-worker-after 20 $(ARGS) || [ $$? = 1 ] || status=1; \
-	$(BIN)/studyguide charts && exit $$status
+	$(BIN)/studyguide charts --charts build/charts >/dev/null || exit; echo; \
+	echo "blurred images: images/output/, a folder for each approach; the originals: images/input/"; \
+	echo "charts:         build/charts/; begin with comparison.png"; \
+	echo "logs:           logs/"; \
+	echo "now:            make lab"; exit $$status
 
 # The workspace of the course, and not in the home folder, where a learner's own are.
 lab: export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/build/workspaces
@@ -40,7 +44,7 @@ charts: $(READY) ## redraw visualize/ from the newest log of each approach
 
 record: $(READY) ## record logs/ and visualize/ of the repository anew, in one session of this code
 	rm -f logs/*.json logs/*.txt visualize/*.png
-	$(MAKE) run
+	$(MAKE) run charts
 	git add --update logs visualize
 	git add --force logs/*.json logs/*.txt visualize/*.png
 
