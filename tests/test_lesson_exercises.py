@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from refresh_notebooks import NOTEBOOKS
 
 from studyguide.errors import UsageError
-from studyguide_course.exercises import EXERCISES, check, find, is_blank
+from studyguide_course.exercises import EXERCISES, answered, check, find, is_blank
 
 FOLDER = Path(__file__).parent / "wrong_answers"
 WRONG: dict[str, list[tuple[Any, str]]] = {}
@@ -23,7 +23,7 @@ for module in sorted(FOLDER.glob("*.py")):
 
 LESSONS = {path.name[3]: path for path in sorted(NOTEBOOKS.glob("0*.ipynb"))}
 HEADING = re.compile(r"^### Exercise (\w\d) (★{1,3}): (.*)$", re.MULTILINE)
-CHECK = re.compile(r'^check\("(\w\d)", .*\)$', re.MULTILINE)
+CHECK = re.compile(r'^check\("(\w\d)(?:_solution)?", .*\)$', re.MULTILINE)
 
 
 def stored(letter: str) -> NotebookNode:
@@ -56,7 +56,7 @@ def test_wrong_answers_get_their_hint(key: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("key", sorted(WRONG))
 def test_solution_in_the_lesson_is_accepted(key: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(source(key, "solution"), {"__name__": "__main__"})
-    assert capsys.readouterr().out == f"{key} right: {find(key).title}\n"
+    assert capsys.readouterr().out == f"{key}_solution right: {find(key).title}\n"
 
 
 @pytest.mark.parametrize("key", sorted(WRONG))
@@ -69,6 +69,21 @@ def test_skeleton_in_the_lesson_is_its_solution_with_the_work_taken_out(
     exec(text, {"__name__": "__main__"})
     said = capsys.readouterr().out
     assert said in (f"{key} not yet: {which}not answered yet\n" for which in ("", "`add` is "))
+
+
+@pytest.mark.parametrize("key", sorted(WRONG))
+def test_solution_in_the_lesson_replaces_nothing_of_the_learners(key: str) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(source(key, "exercise"), names)
+    mine = {name: it for name, it in names.items() if f"{name}_solution" in source(key, "solution")}
+    assert mine
+    exec(source(key, "solution"), names)
+    assert {name: names[name] for name in mine} == mine
+
+
+def test_a_function_that_is_blank_is_stood_in_for_by_the_solution() -> None:
+    assert answered(todo, len) is len
+    assert answered(sum, len) is sum
 
 
 def test_every_exercise_has_wrong_answers_and_a_heading_in_its_lesson() -> None:

@@ -2,7 +2,9 @@
 
 In a lesson, a cell tagged `exercise` is followed by one tagged `solution`. The skeleton is the
 solution with each part between ``# BEGIN SOLUTION`` and ``# END SOLUTION`` taken out. Of variables
-that are given values there, outside of any function, the names are kept.
+that are given values there, outside of any function, the names are kept. Names that a solution
+defines end in ``_solution``, so that they replace none of the learner's; the skeleton has them
+without it.
 """
 
 import re
@@ -12,11 +14,12 @@ from nbformat import NotebookNode
 SOLVED = re.compile(
     r"^(?P<indent> *)# BEGIN SOLUTION\n(?P<lines>.*?)^ *# END SOLUTION$", re.MULTILINE | re.DOTALL
 )
+OWN_NAME = re.compile(r"_solution\b")
 
 
 def skeleton(solution: str) -> str:
     """Return the source of a solution with its parts replaced by what is left to the reader."""
-    return SOLVED.sub(_left, solution)
+    return OWN_NAME.sub("", SOLVED.sub(_left, solution))
 
 
 def _left(solved: re.Match[str]) -> str:
