@@ -354,6 +354,28 @@ def test_a_proxy_that_is_cut_can_be_reset_and_hands_nothing_on_of_what_it_held(
     assert proxy.bytes == handed_on + 4  # an echo would have come back
 
 
+def test_a_proxy_resets_a_connection_of_which_one_side_has_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = Proxy(listener.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            server, _ = listener.accept()
+            server.settimeout(0.5)
+            with suppress(TimeoutError):  # the client reads nothing: the way back is full
+                while True:
+                    server.sendall(bytes(1 << 20))
+            client.shutdown(socket.SHUT_WR)
+            server.settimeout(10)
+            with server, suppress(ConnectionResetError):
+                assert (
+                    server.recv(1) == b""
+                )  # now the proxy has closed its connection to the server
+            assert proxy.reset() == 1
+        proxy.close()
+    assert caplog.messages == []
+
+
 def test_a_proxy_keeps_the_order_of_bytes_whatever_the_jitter(proxy: Proxy) -> None:
     proxy.jitter_s = 0.02
     sent = bytes(range(256)) * 4

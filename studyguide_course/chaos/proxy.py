@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from asyncio import Queue, StreamReader, StreamWriter, Task
+from contextlib import suppress
 
 ABORT = struct.pack("ii", 1, 0)  # of SO_LINGER: `close` sends a reset, not an orderly end
 PIECE_BYTES = 1 << 16
@@ -51,8 +52,8 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(self._reset(), self._loop).result()
 
     def cut(self) -> None:
-        """Hold back all bytes until `heal`, as a partition does; connections stay open."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+        """Hold back all bytes from now until `heal`, as a partition does; connections stay open."""
+        asyncio.run_coroutine_threadsafe(self._hold(), self._loop).result()
 
     def heal(self) -> None:
         """Hand on what was held back, and all that follows."""
@@ -65,6 +66,9 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _hold(self) -> None:
+        self._open.clear()
 
     async def _reset(self, ends: bool = False) -> int:
         there = sum(len(writers) == 2 for writers in self._connections.values())
@@ -90,8 +94,9 @@ class Proxy:
                 both.create_task(self._give(back, writer))
         except (asyncio.CancelledError, BaseExceptionGroup):  # reset by us, by a side or by chance
             for its in writers:
-                end = its.get_extra_info("socket")
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+                with suppress(OSError):  # this side has ended already
+                    end = its.get_extra_info("socket")
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
                 its.transport.abort()
         except OSError:  # the server is away
             writer.close()
