@@ -39,7 +39,7 @@ def run(
     chaos: Sequence[Chaos] = (),
     faults: Sequence[str] = (),
     resume: str = "",
-    local: type[LocalCluster] = LocalCluster,
+    local: Callable[[Plan, Recorder], LocalCluster] = LocalCluster,
     **settings: Any,
 ) -> RunReport:
     """Blur a folder of images in one of the seven ways.
@@ -64,7 +64,7 @@ def run(
     resume : str, optional
         Name of a run of f or g on this machine that was cut short: go on with it. It keeps the
         settings that it had; those given here come before them, but for what makes its tiles.
-    local : type, optional
+    local : callable, optional
         The kind of `LocalCluster` to use, for example one with a slow network.
     **settings
         Any of `studyguide.settings.OPTIONS`: images, output, workers, tile_size, kernel_size,

@@ -27,6 +27,7 @@ from studyguide.record.scene import Bar, Scene
 from studyguide.record.timeline import Event, Timeline
 from studyguide_course.lesson import Lesson
 from studyguide_course.network.controls import BUSY, Controls
+from studyguide_course.network.links import LinkedCluster, Network
 from studyguide_course.view import Drawing, RunView, side_by_side
 
 IN_HAND = ("tile in hand", *LOOKS["held"][1:])
@@ -53,7 +54,7 @@ class LiveRun(RunView):
         self._drawing = threading.Lock()
         self.threads = [RunThread(letter) for letter in letters or lesson.approach.letter]
         super().__init__([thread.drawing() for thread in self.threads])
-        self.controls = Controls(self.tell)
+        self.controls = Controls(self.tell, self._change)
         atexit.register(self.stop)  # the kernel ends or is started anew
 
     def start(self, kill_after: int = 0) -> None:
@@ -67,8 +68,11 @@ class LiveRun(RunView):
         self._make_folder()
         self.running, self.still, self.said = True, None, "Processes start."
         self.controls.show([], self.running)
-        setting = (self.options, kill_after, self._draw)
-        self.threads = [RunThread(thread.letter, *setting) for thread in self.threads]
+        self.threads = [
+            RunThread(thread.letter, self.options, kill_after, self._draw)
+            for thread in self.threads
+        ]
+        self._change(**self.controls.quality())
         for thread in self.threads:
             thread.start()
 
@@ -80,10 +84,19 @@ class LiveRun(RunView):
             (folder / "images" / name).write_bytes(body)
         self.options |= {"images": folder / "images", "output": folder / "output"}
 
-    def tell(self, order: str, target: str = BUSY) -> None:
-        """Do what a button does: "start", or "kill", "pause", "resume", "add", "stop" in each run.
+    def network(self, latency_s: float = 0.0, jitter_s: float = 0.0, loss: float = 0.0) -> None:
+        """Set the sliders, at any time: seconds, and the share of pieces that are lost."""
+        self.controls.slide(latency_s=latency_s, jitter_s=jitter_s, loss=loss)
 
-        `target` is whom to kill or to pause: "a busy worker", "redis" or for example "worker-0".
+    def _change(self, **quality: float) -> None:
+        for thread in self.threads:
+            thread.network.change(**quality)
+
+    def tell(self, order: str, target: str = BUSY) -> None:
+        """Do what a button does: "start", or an order of `controls.BUTTONS` in each run.
+
+        `target` is whom to kill, to pause or to cut off: "a busy worker", for example "worker-0",
+        or "redis", which cannot be cut off.
         """
         if order == "start":
             self.start()
@@ -161,6 +174,7 @@ class RunThread(threading.Thread):
     ) -> None:
         super().__init__(name=f"live-{letter}", daemon=True)
         self.letter, self.options, self.draw = letter, options or {}, draw
+        self.network = Network()
         self.kills = [KillWorker(kill_after)] if kill_after else []
         self.orders: deque[tuple[str, str]] = deque()
         self.events: list[Event] = []
@@ -174,7 +188,8 @@ class RunThread(threading.Thread):
         """Run the approach to its end."""
         try:
             chaos: list[Chaos] = [self, *self.kills]
-            self.report = runs.run(self.letter, on_event=self.note, chaos=chaos, **self.options)
+            options = {"on_event": self.note, "chaos": chaos, **self.options}
+            self.report = runs.run(self.letter, local=self.network.cluster, **options)
             placed = "{assembled} of {enqueued} tiles in place, {lost} lost."
             self.said = f"{self.letter} has ended: " + placed.format(**self.report.ledger)
         except (StudyguideError, OSError) as error:
@@ -190,7 +205,7 @@ class RunThread(threading.Thread):
 
     def __call__(self, cluster: Cluster) -> None:
         """Do what was ordered; what cannot be done yet is tried again at the next step."""
-        assert isinstance(cluster, LocalCluster)
+        assert isinstance(cluster, LinkedCluster)
         for _ in range(len(self.orders)):
             order = self.orders.popleft()
             if not obey(cluster, *order):
@@ -219,17 +234,21 @@ def workers_of(cluster: LocalCluster) -> list[str]:
     return [process.role.name for process in cluster.having("worker")]
 
 
-def obey(cluster: LocalCluster, order: str, target: str) -> bool:
+def obey(cluster: LinkedCluster, order: str, target: str) -> bool:
     """Carry out one order; False if it has to be tried again."""
     if order == "stop":
         raise Cancelled
-    if order == "kill" and target == BUSY:
-        return cluster.kill_busy_worker()
+    if order in ("kill", "cut") and target == BUSY:
+        return bool(cluster.kill_busy_worker() if order == "kill" else cluster.cut_busy_worker())
     victims: dict[str, Any] = {name: it.child for name, it in cluster.processes.items()}
     if cluster.redis:
         victims["redis"] = cluster.redis
     if order == "add":
         cluster.scale("worker", len(workers_of(cluster)) + 1)
+    elif order == "cut":
+        cluster.cut(target)
+    elif order == "heal":
+        cluster.network.heal()
     elif order == "resume":
         for victim in victims.values():
             victim.resume()
