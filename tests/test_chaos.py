@@ -19,7 +19,7 @@ from studyguide.record.timeline import Event
 from studyguide.settings import START
 from studyguide_course import chaos
 from studyguide_course.chaos import Trial
-from studyguide_course.chaos.proxy import Proxy
+from studyguide_course.chaos.proxy import ABORT, Proxy
 from studyguide_course.chaos.site import BOUND_S
 from studyguide_course.chaos.strikes import KILLS, ROWS, disorder
 from studyguide_course.chaos.subject import GRIDS, TILES, expected
@@ -410,6 +410,18 @@ def test_a_proxy_that_loses_everything_resets_and_heals(proxy: Proxy) -> None:
             client.recv(100)
     proxy.loss = 0.0
     test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
+
+
+def test_a_proxy_bears_clients_that_reset_their_connection(
+    proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall(b"ping")
+        client.recv(100)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+    assert wait_until(lambda: proxy.reset() == 0)
+    test_a_proxy_hands_on_what_it_gets_both_ways(proxy)
+    assert caplog.messages == []
 
 
 def test_a_proxy_leads_new_connections_to_another_target(proxy: Proxy) -> None:

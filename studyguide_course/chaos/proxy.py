@@ -17,8 +17,8 @@ Way = Queue[tuple[float, bytes]]  # when a piece is due, and the piece
 class Proxy:
     """Hands bytes on, in order, to a port of this machine.
 
-    All parameters are attributes that may be changed while it works. It counts the bytes that it
-    handed on in `bytes`, and in `round_trips` how often a client sent something after an answer.
+    All parameters are attributes that may be changed while it works. It counts `bytes`, the
+    `round_trips` (a client sends something after an answer) and `lost` connections.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Proxy:
         self, target: int, latency_s: float = 0.0, jitter_s: float = 0.0, loss: float = 0.0
     ) -> None:
         self.target, self.latency_s, self.jitter_s, self.loss = target, latency_s, jitter_s, loss
-        self.bytes = self.round_trips = 0
+        self.bytes = self.round_trips = self.lost = 0
         self._connections: dict[Task[None], list[StreamWriter]] = {}
         self._asking: set[Task[None]] = set()  # connections whose last piece came from the client
         self._loop = asyncio.new_event_loop()
@@ -110,6 +110,7 @@ class Proxy:
         while data:
             data = await reader.read(PIECE_BYTES)
             if random.random() < self.loss:
+                self.lost += 1
                 raise ConnectionResetError
             late_s = self.latency_s + random.uniform(0, self.jitter_s)
             self.bytes += len(data)
