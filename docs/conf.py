@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 import studyguide
+from studyguide_course import book
 
 project = "studyguide"
 author = "the studyguide authors"
@@ -52,8 +54,9 @@ html_theme = "furo"
 html_title = "studyguide"
 
 js = Path(__file__).parents[1] / "build" / "js"  # see the Makefile: without it a network is needed
-html_static_path = ["book.css"]
-html_css_files = ["book.css"]
+html_static_path = ["book.css", str(book.HERE.parent / "view.css")]
+html_css_files = ["book.css", "view.css"]
+html_js_files = [("explorers.js", {"defer": "defer"})]
 if (js / "mermaid").exists():
     html_static_path.append(str(js))
     mermaid_use_local = "mermaid/dist/mermaid.esm.min.mjs"
@@ -61,16 +64,36 @@ if (js / "mermaid").exists():
 nb_ipywidgets_js = {}  # stored outputs hold no widgets
 
 
-def fold_solutions(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Fold what JupyterLab folds: the cells whose source is hidden."""
+alts: dict[str, str] = {}  # sha256 of a picture, which is its name in the book -> alt text
+
+
+def write_script(app: Sphinx) -> None:
+    """Bring what turns stored explorers into live ones."""
+    static = app.outdir / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    (static / "explorers.js").write_text(book.script(), encoding="utf-8")
+
+
+def prepare(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fold what JupyterLab folds, the cells whose source is hidden; make explorers live."""
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if cell["metadata"].get("jupyter", {}).get("source_hidden"):
                 cell["metadata"].setdefault("tags", []).append("hide-input")
+        alts.update(book.enliven(notebook))
         source[0] = json.dumps(notebook)
+
+
+def describe(_app: Sphinx, doctree: nodes.document) -> None:
+    """Give the lessons' pictures their alt texts, which myst_nb leaves out."""
+    for image in doctree.findall(nodes.image):
+        if alt := alts.get(Path(image["uri"]).stem):
+            image["alt"] = alt
 
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
-    app.connect("source-read", fold_solutions)
+    app.connect("builder-inited", write_script)
+    app.connect("source-read", prepare)
+    app.connect("doctree-read", describe)

@@ -1,6 +1,8 @@
 """What the course adds to the command line `studyguide`; each command imports what it needs."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
+    charts = commands.choices["charts"]
+    text = "write a page for each log there instead, which any browser opens"
+    charts.add_argument("--html", type=Path, metavar="FOLDER", help=text)
+    charts.set_defaults(command=partial(_charts, charts.get_default("command")))
 
 
 def _init(given: argparse.Namespace) -> int:
@@ -63,4 +69,13 @@ def _doctor(_: argparse.Namespace) -> int:
 
     found = {**describe(), "kernel cache": kernel_cache()}
     print("\n".join(printable(f"{name:12} {value}") for name, value in found.items()))
+    return 0
+
+
+def _charts(draw: Callable[[argparse.Namespace], int], given: argparse.Namespace) -> int:
+    if not given.html:
+        return draw(given)
+    from studyguide_course.book.pages import write_pages
+
+    print("\n".join(printable(str(path)) for path in write_pages(given.logs, given.html)))
     return 0

@@ -277,10 +277,11 @@ class LiveDrawing(Drawing):
         counts = Ledger.of(self.timeline)
         tiles = {(e.stage, e.image, e.tile) for e in self.timeline.events if e.tile >= 0}
         done = Counter((stage, image) for stage, image, _ in tiles)
+        acknowledged = sum(stage == "transfer" for stage, *_ in tiles)
         ledger = {
             "enqueued": counts.enqueued,
             "delivered": counts.delivered,
-            "acknowledged": self.acknowledges * sum(stage == "transfer" for stage, *_ in tiles),
+            "acknowledged": acknowledged if self.acknowledges else None,
             "redelivered": counts.redelivered,
             "dead": counts.dead_letters,
             "lost": counts.lost,

@@ -63,7 +63,7 @@ def side_by_side(reports: Sequence[RunReport]) -> Chart:
 class RunView(anywidget.AnyWidget):
     """Runs on one time axis, drawn by view.js from top to bottom."""
 
-    _esm = Path(__file__).with_name("view.js")
+    _esm, _css = (Path(__file__).with_name(name) for name in ("view.js", "view.css"))
     looks = traitlets.List([list(LOOKS[kind]) for kind in KINDS]).tag(sync=True)
     signs = traitlets.Dict({stage: list(look[:2]) for stage, look in FAULTS.items()}).tag(sync=True)
     runs: traitlets.List[Any] = traitlets.List().tag(sync=True)
