@@ -18,7 +18,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run lab charts record notebooks record-cluster images test lint test-all verify durations test-notebooks coverage format chaos book \
-	bench bench-peers bench-check dist lock clean distclean
+	bench bench-peers bench-check publish-check dist lock clean distclean
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--wor
 
 # The workspace of the course, and not in the home folder, where a learner's own are.
 lab: export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/build/workspaces
-lab: $(READY) ## open the lessons in JupyterLab, lesson 1 with its timeline beside it
+lab: $(READY) ## open the lessons in JupyterLab, lesson a with its timeline beside it
 	@$(BIN)/jupyter lab workspaces import tools/lesson-1.jupyterlab-workspace
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
 
@@ -129,6 +129,9 @@ bench-peers: $(PEERS)/ready ## measure kernel, job and queues against other peop
 
 bench-check: $(READY) ## has anything become slower? ratios against the stored ones, in a minute
 	$(BIN)/python -m benchmarks.check $(ARGS)
+
+publish-check: $(READY) ## what is not set for a public repository, and which links are dead
+	$(BIN)/python tools/publish.py
 
 dist: $(READY) ## build what a release publishes: dist/*.tar.gz and dist/*.whl
 	$(BIN)/python -m hatchling build $(ARGS)

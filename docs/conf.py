@@ -1,4 +1,4 @@
-"""The course as a static site: `make book`. The README is its first page, toc.yml its order."""
+"""The course as a static site: `make book`. docs/index.md is its first page, toc.yml its order."""
 
 import json
 from pathlib import Path

@@ -122,11 +122,19 @@ def times() -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_lessons_state_their_times_and_the_readme_their_sums() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_lessons_state_their_times_and_the_front_pages_their_sums(page: str) -> None:
     alone, exercises = (sum(column) for column in zip(*times().values(), strict=True))
     hours = f"{alone / 60:.0f} hours to read and run, {exercises / 60:.0f} with the exercises"
-    readme = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
-    assert hours in " ".join(readme.split())
+    text = (NOTEBOOKS.parent / page).read_text(encoding="utf-8")
+    assert hours in " ".join(text.split())
+
+
+def test_front_page_of_the_book_states_the_times_of_each_lesson() -> None:
+    text = (NOTEBOOKS.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*/(\w+\.ipynb)\) .*\| (\d+)(?: \((\d+)\))? \|$", text, re.MULTILINE)
+    stated = {name: (int(alone), int(both or alone)) for name, alone, both in rows}
+    assert stated == times(), "docs/index.md has to say what the lessons say"
 
 
 def test_time_of_run_all_is_measured_and_not_typed(notebook: NotebookNode) -> None:
