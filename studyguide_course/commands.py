@@ -15,6 +15,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
     init.add_argument("folder", type=Path, help="it must not be there yet")
     init.set_defaults(command=_init)
+    _add_grade(commands.add_parser("grade", help="judge the notebooks that learners handed in"))
     _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
     doctor.set_defaults(command=_doctor)
@@ -30,6 +31,22 @@ def _init(given: argparse.Namespace) -> int:
     copy(given.folder)
     print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
     return 0
+
+
+def _add_grade(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, help="with notebooks, also in folders inside it")
+    add("--csv", type=Path, default=Path("grades.csv"), help="the table; default: %(default)s")
+    add("--seconds", type=float, default=30.0, help="for each exercise; default: %(default)g")
+    add("--memory", type=int, default=4096, help="MiB for each process; default: %(default)s")
+    add("--no-cage", action="store_true", help="even where files and network stay open to it")
+    parser.set_defaults(command=_grade)
+
+
+def _grade(given: argparse.Namespace) -> int:
+    from studyguide_course.learner import grade
+
+    return grade.command(given)
 
 
 def _add_chaos(parser: argparse.ArgumentParser) -> None:

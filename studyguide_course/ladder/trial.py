@@ -185,13 +185,7 @@ class Trial:
             child.wait()
         for proxy in self.proxies.values():
             proxy.close()
-        for _ in range(MOST_SWEEPS):  # on Linux; the server is ended by now
-            for pid in (left := _having(str(self.folder))):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if not left:
-                break
-            time.sleep(0.01)
+        end_all(str(self.folder))  # the server is ended by now
 
     # -- what strikes do and wait for
 
@@ -240,6 +234,17 @@ class Trial:
             for name, counts in stats.items():
                 if name.removeprefix("cmdstat_").partition("|")[0] not in OVERHEAD:
                     self.record.commands += counts["calls"]
+
+
+def end_all(folder: str) -> None:
+    """End every process in whose environment this folder is named; on Linux."""
+    for _ in range(MOST_SWEEPS):
+        for pid in (left := _having(folder)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            break
+        time.sleep(0.01)
 
 
 def _having(folder: str) -> list[int]:
