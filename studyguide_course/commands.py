@@ -15,6 +15,9 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
     init.add_argument("folder", type=Path, help="it must not be there yet")
     init.set_defaults(command=_init)
+    progress = commands.add_parser("progress", help="show which exercises are right")
+    progress.add_argument("folder", type=Path, nargs="?", help="default: build/course, or this one")
+    progress.set_defaults(command=_progress)
     _add_grade(commands.add_parser("grade", help="judge the notebooks that learners handed in"))
     _add_chaos(commands.add_parser("chaos", help="break runs on purpose and check what is left"))
     doctor = commands.add_parser("doctor", help="show what is installed and what will be used")
@@ -31,6 +34,12 @@ def _init(given: argparse.Namespace) -> int:
     copy(given.folder)
     print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
     return 0
+
+
+def _progress(given: argparse.Namespace) -> int:
+    from studyguide_course.learner import progress
+
+    return progress.command(given)
 
 
 def _add_grade(parser: argparse.ArgumentParser) -> None:

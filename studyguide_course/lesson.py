@@ -36,6 +36,8 @@ from studyguide.record.report import RunReport
 from studyguide.runs import run
 from studyguide.tiles import Pixels
 from studyguide_course.doctor import describe
+from studyguide_course.learner import kernel
+from studyguide_course.learner.progress import standing
 
 if TYPE_CHECKING:
     from studyguide_course.predict import Guess
@@ -66,6 +68,8 @@ class Lesson:
         self._guesses: list[Guess] = []
         where = "threads of this process" if self.approach.on_threads else "local processes"
         facts = {"lesson": f"{letter}: {self.approach.title}, on {where}", **describe()}
+        facts["exercises"] = standing(letter, Path.cwd())
+        kernel.install()
         for name, value in {**facts, "free cores": _free_cores_line(free_cores())}.items():
             print(f"{name:12} {value}")
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
+from studyguide_course.learner.progress import note_answer
 
 Answer = Callable[..., Any]
 Hints = Generator[str | None, None, None]
@@ -51,12 +52,18 @@ def exercise(key: str, title: str) -> Callable[[Checker], Checker]:
 def check(key: str, answer: object) -> None:
     """Print one line on an answer: right, or not yet and a hint.
 
-    A key such as "a1_solution" stands for the course's own answer.
+    A key such as "a1_solution" stands for the course's own answer; a learner's is noted.
 
     Raises UsageError if there is no such exercise. A wrong answer raises nothing, nor does one that
     fails.
     """
-    print(key, verdict(key.removesuffix(OF_COURSE), answer))
+    said = verdict(key.removesuffix(OF_COURSE), answer)
+    print(key, said)
+    if not key.endswith(OF_COURSE) and not is_blank(answer):
+        passed = said.startswith("right")
+        standing = note_answer(key, passed)
+        if passed and standing:
+            print(f"lesson {key[0]}: {standing}")
 
 
 def answered(mine: Answer, solution: Answer) -> Answer:

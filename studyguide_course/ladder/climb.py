@@ -4,21 +4,20 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
-from studyguide.errors import DAMAGE, StudyguideError, UsageError, explained, printable
+from studyguide.errors import UsageError, printable
 from studyguide.machinery import files
 from studyguide.record.looks import Chart
 from studyguide_course.ladder import TILES, verdict
 from studyguide_course.ladder.rungs import RUNGS
 from studyguide_course.ladder.trial import Record, Trial
 from studyguide_course.ladder.verdict import Problem
+from studyguide_course.learner.progress import known, note
 
-PROGRESS = "progress.json"  # beside the learner's file
 SCORES = ("tiles lost", "tiles done twice", "time to recover", "commands per tile", "lines of code")
 # Approach f in the fault matrix: rows `none` and `kill-worker`, seeds 0 to 2, 12 tiles of two
 # images, a window of 0.8 s. Its lines are those of the trail in docs/architecture.md.
@@ -106,31 +105,15 @@ def hint(rung: int) -> None:
     print("\n".join(wrap(RUNGS[rung].hint, 96)))
 
 
-def progress(file: str | Path) -> dict[str, dict[str, object]]:
-    """What is known of a learner's file: rung -> whether it passed last, when, and its scores."""
-    with suppress(OSError, *DAMAGE):
-        known = json.loads(Path(file).with_name(PROGRESS).read_bytes())[Path(file).name]
-        return {str(rung): dict(said) for rung, said in known.items()}
-    return {}
-
-
 def _note(done: Attempt) -> None:
     """Keep the outcome of an attempt, beside those of other rungs and other files."""
-    path, everything = done.file.with_name(PROGRESS), {}
-    with suppress(OSError, *DAMAGE):
-        everything = dict(json.loads(path.read_bytes()))
-    said = {
-        "passed": done.problem is None,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        **dict(zip(SCORES, done.scores, strict=True)),
-    }
-    everything[done.file.name] = {**progress(done.file), str(done.rung): said}
-    remedy = "Put your file into a folder that you can write to"
-    with (
-        explained(StudyguideError, f"{path} cannot be written", remedy),
-        files.atomic(path) as file,
-    ):
-        file.write(json.dumps(everything, indent=2).encode() + b"\n")
+    scores = dict(zip(SCORES, done.scores, strict=True))
+    note(done.file.parent, done.file.name, str(done.rung), done.problem is None, **scores)
+
+
+def progress(file: str | Path) -> dict[str, dict[str, Any]]:
+    """What is known of a learner's file: rung -> whether it passed last, when, and its scores."""
+    return known(Path(file).parent, Path(file).name)
 
 
 def command(given: argparse.Namespace) -> int:
