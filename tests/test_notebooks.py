@@ -15,12 +15,12 @@ from support import MACHINE_PATH
 COMPARED: dict[str, int] = {
     "01_a_sequential.ipynb": 30,
     "02_b_tile_parallel.ipynb": 31,
-    "03_c_tile_image_parallel.ipynb": 29,
+    "03_c_tile_image_parallel.ipynb": 38,
     "04_d_distributed_sequential.ipynb": 30,
     "05_e_distributed_queue.ipynb": 28,
     "06_f_fault_tolerant_queue.ipynb": 46,
-    "07_g_multithreaded_service.ipynb": 33,
-    "compare.ipynb": 8,
+    "07_g_multithreaded_service.ipynb": 39,
+    "compare.ipynb": 16,
     "write_your_own.ipynb": 16,
 }
 

@@ -1,9 +1,9 @@
 """The exercises of the lessons: `check("a1", answer)` says whether it is right, or gives a hint.
 
-A module per lesson, named by its letter. A checker tries an answer on cases, against the library or
-an independent computation, and yields hints: the first one counts, and without any the answer is
-right. A hint names the mistake that was recognised, so that it helps without giving the solution
-away.
+A module per lesson, named by its letter (`s`: all approaches side by side). A checker tries an
+answer on cases, against the library or an independent computation, and yields hints: the first one
+counts, and without any the answer is right. A hint names the mistake that was recognised, so that
+it helps without giving the solution away.
 """
 
 import dis
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from studyguide.approaches import APPROACHES
 from studyguide.errors import UsageError
 from studyguide_course.learner.progress import note_answer
 
@@ -76,7 +75,7 @@ def find(key: str) -> Exercise:
 
     Raises UsageError if there is no such exercise.
     """
-    if key[:1] in APPROACHES and find_spec(f"{__name__}.{key[0]}"):
+    if key[:1].isalpha() and find_spec(f"{__name__}.{key[0]}"):
         import_module(f"{__name__}.{key[0]}")
     if key not in EXERCISES:
         raise UsageError(f"There is no exercise {key!r}", f"Known here: {', '.join(EXERCISES)}")

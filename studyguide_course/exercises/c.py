@@ -1,8 +1,9 @@
-"""Exercises of lesson c: a bound on memory, a pipeline that hangs, and the critical path."""
+"""Exercises of lesson c: a bound on memory, a pipeline that hangs, the critical path, and LPT."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, pairwise
 
+from studyguide_course.chapters.latency import makespan
 from studyguide_course.exercises import Answer, Hints, compare, exercise
 
 Waits = Mapping[str, Sequence[str]]
@@ -138,3 +139,19 @@ def _path_hint(given: object, seconds: Mapping[str, float], after: Waits) -> str
         f"{' -> '.join(steps)} takes {length(steps):g} s, and another chain takes {longest:g} s: "
         "the longest next step need not lead to the longest chain"
     )
+
+
+compare(
+    "c4",
+    "longest processing time first",
+    cases=[([3, 5, 3, 4, 3], 2), ([2, 7, 1, 8, 2, 8], 3), ([1, 1, 1, 6, 2], 2), ([4], 3)],
+    right=lambda jobs, workers: makespan(sorted(jobs, reverse=True), workers),
+    usual={
+        "the jobs are taken as they come: sort them first": makespan,
+        "shortest first, or dealt in turn, comes to the same: give the longest that is left to the "
+        "worker that is free first": lambda jobs, workers: makespan(sorted(jobs), workers),
+        "a job cannot be divided: this is a bound, and no schedule": lambda jobs, workers: max(
+            sum(jobs) / workers, *jobs, 0
+        ),
+    },
+)

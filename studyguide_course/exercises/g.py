@@ -1,10 +1,13 @@
-"""Exercises of lesson g: what came twice, threads under a limit, and a worker that drains."""
+"""Exercises of lesson g: what came twice, threads under a limit, a worker that drains, metrics."""
 
 import threading
 from collections.abc import Sequence
 from itertools import product
 
-from studyguide_course.exercises import Answer, Hints, exercise
+import numpy as np
+
+from studyguide_course.chapters.seeing import quantile
+from studyguide_course.exercises import Answer, Hints, compare, exercise
 
 # Tile 0 goes its way; the first worker of tile 1 dies; tile 2 is slow and comes twice; tile 3 is
 # delivered three times, and two of its workers live. And there are two images.
@@ -153,3 +156,33 @@ def _left(queue: FakeQueue, tiles: Sequence[int]) -> str | None:
         return f"some tiles ended twice: {over}"
     silent = sorted(set(tiles) - set(over))
     return f"tiles {silent} were fetched and never begun: nobody has them until their leases lapse"
+
+
+compare(
+    "g4",
+    "a percentile out of buckets",
+    cases=[
+        (0.5, [1, 2, 4], [10, 30, 40, 40]),
+        (0.99, [1, 2, 4], [10, 30, 40, 40]),
+        (0.1, [1, 2, 4], [20, 30, 40, 40]),
+        (0.99, [1, 2], [50, 90, 100]),
+        (0.5, [1, 2], [30, 40, 50]),
+    ],
+    right=quantile,
+    usual={
+        "a bound is the most that its bucket holds: go as far into the bucket as the rank does": (
+            lambda share, bounds, counts: [*bounds, bounds[-1]][
+                int(np.searchsorted(counts, share * counts[-1]))
+            ]
+        ),
+        "the counts are cumulative: each has those of the smaller bounds in it": (
+            lambda share, bounds, counts: quantile(share, bounds, np.cumsum(counts).tolist())
+        ),
+        "what lies beyond the last bound counts too: the rank is a share of all": (
+            lambda share, bounds, counts: quantile(share, bounds, [*counts[:-1], counts[-2]])
+        ),
+        "the first bucket begins at 0": lambda share, bounds, counts: float(
+            np.interp(share * counts[-1], counts[:-1], bounds)
+        ),
+    },
+)

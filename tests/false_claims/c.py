@@ -122,4 +122,16 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"images": Stub(load=lambda path: path.name, sha256=lambda pixels: pixels)},
     ),
     "No log is left of what was done.": (KILLED, {"folder": WITH_LOG}),
+    "At each rate every tile that arrived was blurred.": (
+        {"tasks": [0, 1], "late": {0.5: [0.1, 0.2], 0.9: [0.1, 0.3]}},
+        {"late": {0.5: [0.1, 0.2], 0.9: [0.1]}},
+    ),
+    "In the model p99 rises with every step of the load.": (
+        {"modelled": {0.5: (1, 2), 0.9: (1, 3)}},
+        {"modelled": {0.5: (1, 3), 0.9: (1, 2)}},
+    ),
+    "Largest first takes no longer than 7/6 of the best schedule.": (
+        {"lpt": 7.0, "best": 6.0},
+        {"lpt": 7.1},
+    ),
 }

@@ -20,6 +20,14 @@ ON_DASK = {
     "on_dask_threads": lambda pixels: "pixels",
     "base": run("a"),
 }
+MOVED = {"bytes_moved": {**dict.fromkeys("abcd", 0), "e": 5, "f": 3, "g": 3}}
+HOUR = {
+    "hour": {
+        "one": ([5, 0], [1, 1], 9),
+        "twenty": ([0, 0], [20, 20], 0),
+        "following the queue": ([2, 0], [1, 3], 1),
+    }
+}
 
 CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "All of b, c, e, f and g cut as many tiles.": (
@@ -46,5 +54,18 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "On Dask no tile is lost, and all pixels are those of a.": (
         {"base": run("a"), "on_dask": Stub(**vars(run("dask")), ledger={"assembled": 150})},
         {"on_dask": Stub(**vars(run("dask")), ledger={"assembled": 149})},
+    ),
+    "No pixels move between processes in a to d.": (MOVED, {"bytes_moved": {"a": 1}}),
+    "e moves more bytes than f and g.": (
+        MOVED,
+        {"bytes_moved": {**MOVED["bytes_moved"], "g": 5}},
+    ),
+    "In the simulation all three do all tiles in the hour.": (
+        HOUR,
+        {"hour": {**HOUR["hour"], "one": ([5, 5], [1, 1], 9)}},
+    ),
+    "Following the queue costs less than twenty, and waits are shorter than with one.": (
+        HOUR,
+        {"hour": {**HOUR["hour"], "following the queue": ([0], [1], 9)}},
     ),
 }

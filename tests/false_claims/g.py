@@ -38,4 +38,12 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"rates": {1: (35.0, 35.0), 10: (150.0, 180.0)}},
         {"rates": {1: (35.0, 35.0), 10: (350.0, 158.0)}},
     ),
+    "By the metrics one tile was tried again, and none was given up.": (
+        {"last": {"studyguide_tiles_total retried": 1.0, "studyguide_tiles_total dead": 0.0}},
+        {"last": {"studyguide_tiles_total retried": 1.0, "studyguide_tiles_total dead": 1.0}},
+    ),
+    "By the trace a thread had tile 20 of chart.png for a second before it blurred it.": (
+        {"found": {("chart.png", 20): 1.001}},
+        {"found": {("chart.png", 20): 0.5}},
+    ),
 }

@@ -24,6 +24,20 @@ def in_seconds(seconds, after):
     return longest(seconds, after, lambda chain: sum(map(seconds.get, chain)))
 
 
+def in_order(jobs, workers):
+    ends = [0] * workers
+    for job in jobs:
+        ends[ends.index(min(ends))] += job
+    return max(ends)
+
+
+def dealt(jobs, workers):
+    ends = [0] * workers
+    for n, job in enumerate(sorted(jobs, reverse=True)):
+        ends[n % workers] += job
+    return max(ends)
+
+
 WRONG = {
     "c1": [
         (lambda limit, t, r, c, w: room(limit, t * t * c) - w - 1, "with its halo"),
@@ -55,5 +69,12 @@ WRONG = {
         (lambda seconds, after: sorted(seconds), "'blur 1' does not wait for 'blur 0'"),
         (lambda seconds, after: [], "empty"),
         (lambda seconds, after: in_seconds(seconds, after)[:-1], "takes 7 s"),
+    ],
+    "c4": [
+        (in_order, "as they come"),
+        (lambda jobs, workers: in_order(sorted(jobs), workers), "comes to the same"),
+        (dealt, "comes to the same"),
+        (lambda jobs, workers: max(*jobs, sum(jobs) / workers, 0), "no schedule"),
+        (lambda jobs, workers: sum(jobs), "the answer is 10, and yours is 18"),
     ],
 }

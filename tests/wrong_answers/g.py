@@ -114,6 +114,24 @@ def gives_back_twice(queue, stop, blur):
         queue.give_back(tile)
 
 
+def within(share, bounds, counts, first=0):
+    rank, low, below = share * counts[-1], first, 0
+    for bound, count in zip(bounds, counts, strict=False):
+        if count >= rank:
+            return low + (bound - low) * (rank - below) / (count - below)
+        low, below = bound, count
+    return bounds[-1]
+
+
+def bound_of_the_bucket(share, bounds, counts):
+    rank = share * counts[-1]
+    return next((b for b, n in zip(bounds, counts, strict=False) if n >= rank), bounds[-1])
+
+
+def running(counts):
+    return [sum(counts[: n + 1]) for n in range(len(counts))]
+
+
 WRONG = {
     "g1": [
         (tally(by_number, beyond("deliver"), beyond("commit")), "not tile 0 of another"),
@@ -145,5 +163,15 @@ WRONG = {
         (forgets_the_rest, "fetched and never begun"),
         (looks_too_late, "took tiles all the same"),
         (gives_back_twice, "ended twice"),
+    ],
+    "g4": [
+        (bound_of_the_bucket, "go as far into the bucket"),
+        (lambda share, bounds, counts: within(share, bounds, running(counts)), "cumulative"),
+        (
+            lambda share, bounds, counts: within(share, bounds, [*counts[:-1], counts[-2]]),
+            "a share of all",
+        ),
+        (lambda share, bounds, counts: within(share, bounds, counts, first=bounds[0]), "at 0"),
+        (lambda share, bounds, counts: share * bounds[-1], "the answer is 1.5, and yours is 2"),
     ],
 }
