@@ -78,8 +78,9 @@ def test_progress_shows_exercises_and_rungs(
     for folder in (notebooks, notebooks.parent):
         assert main(["progress", str(folder)]) == 0
         said = capsys.readouterr().out
-        assert "| b: Tile parallel | b1 | b2 b3 |\n" in said
-        assert "| g: Multithreaded service |  | g1 g2 g3 |\n" in said
+        assert "| b: Tile parallel | b1 | b2 b3" in said
+        assert "| g: Multithreaded service |  | g1 g2 g3" in said
+        assert "| s: Side by side |  | s1 |\n" in said
         assert "| my_queue.py | rungs 1 of 1 to 8 | |\n" in said
     assert main(["progress", str(notebooks / "nowhere")]) == 2
 

@@ -92,9 +92,9 @@ def split(letter: str, folder: Path) -> tuple[list[str], list[str]]:
 def lines(folder: Path) -> Iterator[str]:
     """A table of all lessons, and of the files that climb the ladder, as Markdown."""
     yield from ("| | right | left |", "|---|---|---|")
-    for letter, approach in APPROACHES.items():
-        right, rest = map(" ".join, split(letter, folder))
-        yield f"| {letter}: {approach.title} | {right} | {rest} |"
+    for letter in [*APPROACHES, "s"]:
+        title = APPROACHES[letter].title if letter in APPROACHES else "Side by side"
+        yield f"| {letter}: {title} | {' | '.join(map(' '.join, split(letter, folder)))} |"
     for file in sorted(folder.glob("*.py")):
         if rungs := known(folder, file.name):
             passed = " ".join(sorted(rung for rung, said in rungs.items() if said.get("passed")))
