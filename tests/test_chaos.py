@@ -15,13 +15,17 @@ from support import free_port, wait_until
 
 from studyguide.__main__ import main
 from studyguide.errors import UsageError
+from studyguide.machinery.link import connect
+from studyguide.machinery.processes import Reaper
+from studyguide.machinery.redis_server import RedisServer, find_server
 from studyguide.record.timeline import Event
 from studyguide.settings import START
 from studyguide_course import chaos
 from studyguide_course.chaos import Trial
 from studyguide_course.chaos.proxy import ABORT, Proxy
+from studyguide_course.chaos.replica import Replica
 from studyguide_course.chaos.site import BOUND_S
-from studyguide_course.chaos.strikes import KILLS, ROWS, disorder
+from studyguide_course.chaos.strikes import ROWS, UNHARMED, WITH_LISTS, disorder
 from studyguide_course.chaos.subject import GRIDS, TILES, expected
 from studyguide_course.chaos.verdict import Outcome, page, problems
 
@@ -45,7 +49,7 @@ def test_nothing_is_lost_whatever_strikes(letter: str, server: str, fault: str) 
 
 
 @pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize("fault", ["kill-worker", "kill-redis"])
+@pytest.mark.parametrize("fault", ["kill-worker", "kill-redis", "partition", "failover"])
 def test_e_saves_each_image_right_or_tells_that_it_failed(fault: str) -> None:
     outcome = Trial("e", fault, seed=1).run()
     assert outcome.problems == [], outcome.command
@@ -63,6 +67,7 @@ def good(letter: str = "f", fault: str = "zombie") -> Outcome:
         payload="file",
         struck=True,
         seconds=3.0,
+        date="2026-01-02",
         counts={"redelivered": 1, "duplicates": 1, "deaths": 1, "lost": 0, "commits": len(TILES)},
         saved={image: expected(image, frozenset()) for image in GRIDS},
         done=dict(tiles),
@@ -108,6 +113,35 @@ def test_the_checker_sees(name: str) -> None:
     outcome = good()
     doctor(outcome)
     assert any(told in problem for problem in problems(outcome))
+
+
+@pytest.mark.parametrize("name", UNHARMED)
+@pytest.mark.parametrize("fault", ["partition", "slow-network"])
+def test_the_checker_sees_that_a_bad_network_harmed_somebody(fault: str, name: str) -> None:
+    outcome = good(fault=fault)
+    outcome.counts.update(dict.fromkeys(UNHARMED, 0), resets=1)
+    assert problems(outcome) == []
+    outcome.counts[name] = 1
+    assert problems(outcome) == [f"1 {name}, and none was due"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("partition", "redelivered"),
+        ("partition", "duplicates"),
+        ("slow-network", "resets"),
+        ("failover", "forgotten"),
+        ("failover", "deaths"),
+    ],
+)
+def test_the_checker_sees_that_a_network_did_no_harm(fault: str, name: str) -> None:
+    outcome = good(fault=fault)
+    outcome.counts.update(dict.fromkeys(UNHARMED, 0), resets=1, forgotten=1)
+    outcome.counts["deaths"] = int(fault == "failover")
+    assert problems(outcome) == []
+    outcome.counts[name] = 0
+    assert problems(outcome) == [f"the fault did not bite: no {name}"]
 
 
 def test_commits_may_go_untold_where_answers_get_lost_but_none_may_come_twice() -> None:
@@ -194,7 +228,7 @@ def test_every_row_is_tried_with_f_and_g_and_kills_with_e_too(
 ) -> None:
     tried = outcomes(monkeypatch)
     assert main(["chaos", "--seeds", "2"]) == 0
-    assert len(tried) == 2 * (2 * len(ROWS) + len(KILLS))
+    assert len(tried) == 2 * (2 * len(ROWS) + len(WITH_LISTS))
     assert len(capsys.readouterr().out.splitlines()) == len(tried)
 
 
@@ -218,7 +252,7 @@ def test_only_rows_that_fit_the_approach_are_tried(
     assert "'zombie' does not fit approach e" in capsys.readouterr().err
     assert tried == []
     assert main(["chaos", "--approach", "e"]) == 0
-    assert len(tried) == len(KILLS)
+    assert len(tried) == len(WITH_LISTS)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -244,9 +278,24 @@ def test_a_ledger_is_gone_on_with_and_makes_the_report(
     rows = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
     assert [row["seed"] for row in rows] == [0, 1, 2]
     assert ledger.read_text().splitlines() == [json.dumps(row) for row in rows]
-    assert "| zombie | f | 3 | 2 | 3 | 3 | 0 | 0 | 3.0 s | 3.0 s |" in report.read_text()
+    assert (
+        "| zombie | f | 3 | 2 | 3 | 3 | 0 | 0 | 3.0 s | 3.0 s | 2026-01-02 |" in report.read_text()
+    )
     failure = "- `studyguide chaos --approach f --fault zombie --first-seed 1` (): a tile was lost"
     assert failure in report.read_text()
+
+
+def test_a_ledger_tells_the_servers_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tried, ledger = outcomes(monkeypatch), tmp_path / "ledger"
+    line = ["chaos", "--approach", "f", "--fault", "zombie", "--ledger", str(ledger)]
+    found = find_server()
+    for _ in range(2):
+        assert main([*line, "--redis", str(found)]) == 0
+    assert tried == [0]
+    other = tmp_path / "another-server"
+    other.symlink_to(found)
+    assert main([*line, "--redis", str(other)]) == 0
+    assert tried == [0, 0]
 
 
 def test_a_row_that_cannot_be_tried_here_says_why() -> None:
@@ -260,15 +309,60 @@ def test_the_report_says_what_a_pause_of_redis_costs() -> None:
     paused = [good("g", "redis-paused") for _ in range(3)]
     for outcome, seconds in zip(paused, (3.4, 9.0, 3.8), strict=True):
         outcome.seconds = seconds
-    told = "g: a pause of Redis costs 1.0 visibility windows at the median"
+    told = "- redis-paused, g: a pause costs 1.0 visibility windows at the median"
     assert told in page([good("g", "none"), *paused])
-    assert "f: a pause" not in page([good("f", "none"), *paused])
+    assert "redis-paused, g" not in page([good("f", "none"), *paused])
+
+
+def test_the_report_counts_what_a_failover_lost() -> None:
+    outcomes = [good(letter, "failover") for letter in "eef"]
+    for outcome, lost in zip(outcomes, (4, 1, 0), strict=True):
+        outcome.counts.update(forgotten=3, lost=lost)
+    report = page(outcomes)
+    assert "- failover, e: 6 results were acknowledged and not replicated; 5 tiles were" in report
+    assert "- failover, f: 3 results were acknowledged and not replicated; 0 tiles were" in report
+
+
+def test_rows_that_were_not_run_again_keep_their_date() -> None:
+    paused = [good("f", "none"), good("f", "redis-paused")]
+    before = page([*paused, good("f", "zombie")])
+    again = good("f", "zombie")
+    again.date, again.seconds = "2026-03-04", 5.0
+    report = page([again], before)
+    new = [line for line in report.splitlines() if "| zombie" in line]
+    assert new == ["| zombie | f | 1 | 1 | 1 | 1 | 0 | 0 | 5.0 s | 5.0 s | 2026-03-04 |"]
+    kept = [line for line in before.splitlines() if "none" in line or "redis-paused" in line]
+    assert len(kept) == 3
+    assert [line for line in report.splitlines() if line in kept] == kept
 
 
 @pytest.mark.parametrize("option", ["--fault", "--redis"])
 def test_what_does_not_exist_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chaos", option, "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+# the replica
+
+
+def test_a_replica_takes_over_with_what_it_was_sent_and_nothing_else(tmp_path: Path) -> None:
+    with RedisServer.start(tmp_path / "primary", persistent=True) as primary:
+        reaper = Reaper()
+        replica = Replica(primary, tmp_path / "replica", reaper)
+        with connect(primary.url) as before:
+            before.set("sent", 1)
+            assert before.wait(1, 10_000) == 1
+            replica.link.cut()
+            assert before.set("acknowledged", 1)
+            assert before.wait(1, 1) == 0
+        primary.kill()
+        server = replica.promote()
+        moved = primary.url.replace(f":{primary.port}/", f":{server.port}/")
+        with connect(moved) as after:  # the password of the primary
+            assert after.keys("*") == [b"sent"]
+            assert after.set("later", 1)
+        replica.close()
+        reaper.close()
 
 
 # the proxy

@@ -17,7 +17,7 @@ from studyguide.approaches import queued
 from studyguide.blur import warm_up
 from studyguide.errors import UsageError, printable
 from studyguide.settings import START
-from studyguide_course.chaos.strikes import KILLS, ROWS
+from studyguide_course.chaos.strikes import ROWS, WITH_LISTS
 from studyguide_course.chaos.subject import BLUR
 from studyguide_course.chaos.trial import Trial
 from studyguide_course.chaos.verdict import Outcome, line, page
@@ -36,7 +36,7 @@ def trials(
         raise UsageError(f"The approach is {approach!r}", f"Use one of {' '.join(queued())}")
     rows = [row for row in (ROWS if fault == "all" else (fault,)) if approach in ("", *_with(row))]
     if not rows:
-        remedy = f"Use one of {', '.join(KILLS)}, or another approach"
+        remedy = f"Use one of {', '.join(WITH_LISTS)}, or another approach"
         raise UsageError(f"The fault {fault!r} does not fit approach {approach}", remedy)
     for seed in seeds:
         for row in rows:
@@ -46,7 +46,7 @@ def trials(
 
 def _with(row: str) -> Sequence[str]:
     """The approaches that a row strikes: most need a stream."""
-    return queued() if row in KILLS else queued("stream")
+    return queued() if row in WITH_LISTS else queued("stream")
 
 
 def command(given: argparse.Namespace) -> int:
@@ -69,12 +69,14 @@ def command(given: argparse.Namespace) -> int:
             with path.open("a") as file:
                 file.write(text + "\n")
     if given.report:
-        given.report.write_text(page(known))
+        before = given.report.read_text() if given.report.exists() else ""
+        given.report.write_text(page(known, before))
     return 1 if any(outcome.problems for outcome in known) else 0
 
 
-def _what(it: Trial | Outcome) -> tuple[str, str, int, str]:
-    return it.approach, it.fault, it.seed, it.start
+def _what(it: Trial | Outcome) -> tuple[str, str, int, str, str]:
+    server = it.server if isinstance(it, Trial) else it.program
+    return it.approach, it.fault, it.seed, it.start, server
 
 
 def read_ledger(path: Path) -> list[Outcome]:

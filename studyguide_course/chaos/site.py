@@ -1,7 +1,8 @@
 """The cluster of a trial: what strikes need to see and to do."""
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from studyguide.record.timeline import Event, Recorder
 from studyguide.settings import Settings
 from studyguide.streams import GROUPS
 from studyguide_course.chaos.proxy import Proxy
-from studyguide_course.chaos.subject import TILES, job
+from studyguide_course.chaos.replica import Replica
+from studyguide_course.chaos.subject import GRIDS, TILES, job
 
 if TYPE_CHECKING:
     from studyguide_course.chaos.trial import Trial
@@ -41,7 +43,10 @@ class Site(LocalCluster):
         self.row, self.rng = trial.row, trial.rng
         self.most_redelivered = trial.row.most_redelivered
         self.struck = False
-        self.proxy: Proxy | None = None
+        self.proxies: dict[str, Proxy] = {}  # by process
+        self.network: dict[str, float] = {}  # how all proxies are
+        self.replica: Replica | None = None
+        self.forgotten = 0  # results that were acknowledged and lost by a failover
         self.client: Any = None
         self.strike = trial.row.strike(self)
         self._program = trial.program
@@ -56,8 +61,42 @@ class Site(LocalCluster):
         self.redis_url = self.redis.url
         self.client = redis.Redis.from_url(self.redis.url, protocol=2)
         if self.row.proxied:
-            self.proxy = Proxy(self.redis.port, latency_s=self.rng.uniform(0, 0.003))
-            self.redis_url = self.redis.url.replace(f":{self.redis.port}", f":{self.proxy.port}")
+            self.network = {"latency_s": self.rng.uniform(0, 0.003)}
+        if self.row.replicated:
+            self.replica = Replica(self.redis, self.plan.folder / "replica", self._reaper, program)
+
+    def address(self, name: str) -> str:
+        """Where a process finds Redis: at a proxy of its own, if the row has them."""
+        if not self.row.proxied:
+            return self.redis_url
+        if name not in self.proxies:
+            self.proxies[name] = Proxy(self.server.port, **self.network)
+        return re.sub(r":\d+/0$", f":{self.proxies[name].port}/0", self.redis_url)
+
+    def change_network(self, **options: float) -> None:
+        """Change `latency_s`, `jitter_s` or `loss` of all proxies, those to come included."""
+        self.network |= options
+        for proxy in self.proxies.values():
+            for name, value in options.items():
+                setattr(proxy, name, value)
+
+    @property
+    def lost_connections(self) -> int:
+        """How many connections the network lost."""
+        return sum(proxy.lost for proxy in self.proxies.values())
+
+    def fail_over(self) -> None:
+        """Kill the server, have its replica take over, and count what is lost by that."""
+        assert self.replica
+        before = self.acknowledged()
+        self.server.kill()
+        self.record_death("redis")
+        self.redis = self.replica.promote()
+        self.client = redis.Redis.from_url(self.redis.url, protocol=2)
+        self.forgotten = len(before - self.acknowledged())
+        for proxy in self.proxies.values():
+            proxy.target = self.redis.port
+            proxy.reset()
 
     def step(self) -> None:
         """Do all that is due; no run may go on for ever."""
@@ -78,8 +117,10 @@ class Site(LocalCluster):
     def close(self) -> None:
         """Leave nothing behind."""
         super().close()
-        if self.proxy:
-            self.proxy.close()
+        if self.replica:
+            self.replica.close()
+        for proxy in self.proxies.values():
+            proxy.close()
 
     @property
     def server(self) -> RedisServer:
@@ -94,11 +135,13 @@ class Site(LocalCluster):
         of_image = f":{job(image, self.plan.run_id).key}" if image else ""
         return f"{self.plan.prefix}{name}{of_image}"
 
-    def pending(self, stream: str) -> int:
-        """How many entries of a stream are leased."""
+    def pending(self, stream: str, names: Collection[str] = ()) -> int:
+        """How many entries of a stream are leased, by these processes if any are named."""
         # NOGROUP: nobody has made the group yet; or the server is away, struck by another.
         with suppress(redis.ResponseError, redis.ConnectionError):
-            return int(self.client.xpending(self.key(stream), GROUPS[stream])["pending"])
+            leased = self.client.xpending(self.key(stream), GROUPS[stream])["consumers"]
+            counts = ((it["name"].decode().split("/")[0], int(it["pending"])) for it in leased)
+            return sum(count for name, count in counts if name in names or not names)
         return 0
 
     def waiting(self, stream: str) -> int:
@@ -112,6 +155,13 @@ class Site(LocalCluster):
         waiting = {stream: self.waiting(stream) for stream in GROUPS}
         leased = {f"{stream} pending": self.pending(stream) for stream in GROUPS}
         return waiting | leased | {"delayed": self.client.zcard(self.key("delayed"))}
+
+    def acknowledged(self) -> set[tuple[str, bytes]]:
+        """Results that were acknowledged: those of workers or, in e, those of the assembler."""
+        hashes = [self.key("res", image) for image in GRIDS]
+        found = {(key, tile) for key in hashes for tile in self.client.hkeys(key)}
+        key = self.key("received")
+        return found | {(key, tile) for tile in self.client.smembers(key)}
 
     # -- what strikes wait for
 

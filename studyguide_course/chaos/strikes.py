@@ -15,7 +15,7 @@ from studyguide.errors import StudyguideError
 from studyguide.machinery.faults import Fault
 from studyguide.record.timeline import Event
 from studyguide_course.chaos.site import Site, until
-from studyguide_course.chaos.subject import TILES
+from studyguide_course.chaos.subject import GRIDS, TILES
 
 SLOW = Fault("slow", *TILES[-1])  # keeps the run from being over before it was struck
 
@@ -166,9 +166,57 @@ def second_coordinator(site: Site) -> Iterator[None]:
 
 def reset_connections(site: Site) -> Iterator[None]:
     """A slow network, on which all connections are reset again and again."""
-    assert site.proxy
-    for _ in range(site.rng.randint(1, 4)):
-        yield from until(site.proxy.reset)  # some have connected anew by then
+    for _ in range(site.rng.randint(1, 4)):  # some have connected anew by then
+        yield from until(lambda: sum([proxy.reset() for proxy in site.proxies.values()]))
+
+
+def slow_network(site: Site) -> Iterator[None]:
+    """Answers come late and out of step, and some connections are lost, until all is saved."""
+    late = {name: site.rng.uniform(0.005, 0.03) for name in ("latency_s", "jitter_s")}
+    site.change_network(**late, loss=site.rng.uniform(0.002, 0.01))
+    yield from until(lambda: site.lost_connections and len(site.seen("save")) == len(GRIDS))
+    site.change_network(loss=0.0)
+    # With each, all that its process held may have gone to others.
+    site.most_redelivered = site.lost_connections * site.settings.workers
+
+
+def partition(site: Site) -> Iterator[None]:
+    """A worker with a tile in hand is cut off from Redis, at times all others too for a while.
+
+    It stays alive and blurs on: its lease goes to another, and its commit comes late. In e nobody
+    gets its tile: at times the partition lasts until the coordinator gives the tile up.
+    """
+    yield from site.progress()
+    while not (name := site.freeze_busy_worker()):
+        yield
+    held = {(e.image, e.tile) for (owner, _), e in site.held.items() if owner == name}
+    cut, long = list(site.proxies) if site.rng.random() < 0.3 else [name], site.rng.random() < 0.5
+    for it in cut:
+        site.proxies[it].cut()
+    site.processes[name].child.resume()
+    site.most_redelivered = 0
+    for _ in site.windows(1.5, 4):
+        site.most_redelivered = max(site.most_redelivered, site.pending("tasks", cut))
+        yield
+    for it in {*cut} - {name}:
+        site.proxies[it].heal()
+    if APPROACHES[site.plan.approach].resumable:
+        yield from until(lambda: any(seen[:2] in held for seen in site.seen("transfer")))
+        site.proxies[name].heal()
+        yield from until(lambda: site.seen("duplicate"))
+    elif long:
+        yield from until(lambda: site.seen("lost"))
+    site.proxies[name].heal()
+
+
+def fail_over(site: Site) -> Iterator[None]:
+    """SIGKILL of the primary when its replica lacks some acknowledged results."""
+    yield from site.progress()
+    assert site.replica
+    site.replica.link.cut()
+    results, most = len(site.acknowledged()), site.rng.randint(1, 3)
+    yield from until(lambda: len(site.acknowledged()) >= results + most)
+    site.fail_over()
 
 
 def jump_clock(site: Site) -> Iterator[None]:
@@ -184,7 +232,8 @@ def jump_clock(site: Site) -> Iterator[None]:
 class Row:
     """One row of the matrix: what strikes, and what must be seen of it.
 
-    `bites` names counts that are at least one if the fault bit. `commits` says how many first
+    `bites` names counts that are at least one if the fault bit, `spares` those that stay zero.
+    `commits` says how many first
     commits the events may tell: exactly one for each tile, or at most so many where an answer can
     get lost, or at least so many where Redis loses what it had: what it `forgets` of an image that
     is saved need not come back.
@@ -192,6 +241,7 @@ class Row:
 
     strike: Callable[[Site], Iterator[None]] = nothing
     bites: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
     plant: tuple[str, ...] = ()  # kinds of faults, each on a tile that the seed chooses
     commits: str = "="
     forgets: bool = False
@@ -199,6 +249,7 @@ class Row:
     slow: tuple[Fault, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     proxied: bool = False
+    replicated: bool = False
     small_disk: bool = False
     own_clock: bool = False
 
@@ -208,6 +259,7 @@ def slow(*tiles: tuple[str, int]) -> tuple[Fault, ...]:
     return tuple(Fault("slow", *tile) for tile in tiles)
 
 
+UNHARMED = ("deaths", "retries", "dead_letters")  # a network that is bad is no fault of theirs
 KILLS = {
     "kill-worker": Row(kill_worker, ("deaths", "redelivered"), commits="<"),
     "kill-assembler": Row(kill_assembler, ("deaths",)),
@@ -230,7 +282,11 @@ ROWS = {
     "out-of-order": Row(out_of_order, ("disorder",), slow=slow(("first.png", 0), ("last.png", 0))),
     "disk-full": Row(fill_disk, commits="<", small_disk=True),
     "clock-jump": Row(
-        jump_clock, ("deaths", "redelivered", "retries"), ("flaky",), commits="<", own_clock=True
+        jump_clock,
+        ("deaths", "redelivered", "retries"),
+        plant=("flaky",),
+        commits="<",
+        own_clock=True,
     ),
     "drain": Row(drain, ("deaths",), most_redelivered=0),
     "scale": Row(
@@ -238,7 +294,18 @@ ROWS = {
     ),
     "two-coordinators": Row(second_coordinator, most_redelivered=0),
     "tcp-reset": Row(reset_connections, commits="<", proxied=True),
+    "slow-network": Row(slow_network, ("resets",), UNHARMED, commits="<", proxied=True),
+    "partition": Row(partition, ("redelivered", "duplicates"), UNHARMED, commits="<", proxied=True),
+    "failover": Row(
+        fail_over,
+        ("deaths", "forgotten"),
+        commits=">",
+        forgets=True,
+        proxied=True,
+        replicated=True,
+    ),
 }
+WITH_LISTS = (*KILLS, "partition", "failover")  # rows that strike e, too
 
 
 def disorder(events: list[Event]) -> int:

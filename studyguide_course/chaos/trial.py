@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -48,7 +49,7 @@ class Trial:
     def run(self) -> Outcome:
         """Perform it and judge it."""
         outcome = Outcome(self.approach, self.fault, self.seed, self.payload, self.server)
-        outcome.start = self.start
+        outcome.start, outcome.date = self.start, f"{datetime.now(UTC):%Y-%m-%d}"
         deadly = [fault for fault in self.faults if fault.kind in ("raise", "poison")]
         outcome.planted = [[fault.image, fault.tile] for fault in deadly]
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
@@ -101,6 +102,7 @@ class Trial:
             self._look_at_redis(site, outcome)
         outcome.struck, outcome.most_redelivered = site.struck, site.most_redelivered
         self._look_at_events(Timeline(site.events), outcome)
+        outcome.counts |= {"resets": site.lost_connections, "forgotten": site.forgotten}
         for image in GRIDS:
             for path in folder.glob(f"output/{Path(image).stem}*.png"):
                 if ".mask." not in path.name:

@@ -1,12 +1,12 @@
 """The judgement of a run: what it left behind against what the sequential run gives."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from studyguide.approaches import APPROACHES, queued
+from studyguide.approaches import APPROACHES
 from studyguide.record.report import machine
 from studyguide.settings import START
 from studyguide_course.chaos.site import BOUND_S, VISIBILITY_S
@@ -39,6 +39,7 @@ class Outcome:
     skipped: str = ""
     problems: list[str] = field(default_factory=list)
     start: str = START  # how its roles started
+    date: str = ""  # UTC, when it was run
     cause: str = ""  # of a failure: what people found out, noted in the ledger
 
     @property
@@ -59,6 +60,7 @@ def problems(outcome: Outcome) -> list[str]:
     resumable = APPROACHES[outcome.approach].resumable
     due = [name for name in row.bites if resumable or name == "deaths"]
     found += [f"the fault did not bite: no {name}" for name in due if not counts[name]]
+    found += [f"{counts[name]} {name}, and none was due" for name in row.spares if counts[name]]
     if outcome.seconds > BOUND_S:
         found.append(f"it took {outcome.seconds:.0f} s, more than {BOUND_S:g}")
     if not resumable:
@@ -108,6 +110,8 @@ def line(outcome: Outcome) -> str:
     return f"{what} {outcome.version:13} {outcome.seconds:5.1f} s  {verdict} ({counts})"
 
 
+ROW = re.compile(r"^\| ([\w-]+) \| (\w) \| .*$", re.MULTILINE)
+REMARK = re.compile(r"^- ([\w-]+), (\w): .*$", re.MULTILINE)
 PAGE = """# The fault matrix
 
 Made by `make chaos`; what each row does is described in `studyguide_course/chaos/strikes.py`.
@@ -116,22 +120,27 @@ where the fault strikes, and whether pixels travel through files or through Redi
 passes if the fault bit and every invariant of `studyguide_course/chaos/verdict.py`
 holds. e loses tiles by design: it passes if each image is saved right or reported as failed.
 
-{here};
-servers: {servers}. {runs} runs, {failed} failed.
+The last ledger has {runs} runs, {failed} failed: {here};
+servers: {servers}. Rows that it does not have are those of the report before.
+The last column says when a row was run.
 
-| fault | approach | runs | passed | redelivered | duplicates | dead | lost | median time | worst time |
-|---|---|---|---|---|---|---|---|---|---|
+| fault | approach | runs | passed | redelivered | duplicates | dead | lost | median time | worst time | run on |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-{storms}
+{remarks}
+
 ## Failures
 
 {failures}
 """  # noqa: E501
 
 
-def page(outcomes: list[Outcome]) -> str:
-    """The report in Markdown: a row for each fault and approach, then each failure by name."""
+def page(outcomes: list[Outcome], before: str = "") -> str:
+    """The report in Markdown: a row for each fault and approach, then each failure by name.
+
+    Rows and remarks that `outcomes` do not give are kept from the report `before`.
+    """
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: (list(ROWS).index(o.fault), o.approach)):
         groups.setdefault((outcome.fault, outcome.approach), []).append(outcome)
@@ -143,33 +152,50 @@ def page(outcomes: list[Outcome]) -> str:
     ]
     return PAGE.format(
         tiles=len(TILES),
-        here=f"{datetime.now(UTC):%Y-%m-%d}, {here['system']}, {here['cores']} cores, {packages}",
+        here=f"{here['system']}, {here['cores']} cores, {packages}",
         servers=", ".join(sorted({outcome.version for outcome in outcomes if outcome.version})),
         runs=len(outcomes),
         failed=len(failed),
-        rows="\n".join(map(_row, groups.values())),
-        storms="".join(_storms(groups)),
+        rows=_by_row(ROW, before, {what: _row(group) for what, group in groups.items()}),
+        remarks=_by_row(REMARK, before, dict(_remarks(groups))),
         failures="\n".join(told) or "None.",
     )
+
+
+def _by_row(kept: re.Pattern[str], before: str, made: dict[tuple[str, str], str]) -> str:
+    """A line for each fault and approach: what was made now, else what the report before had."""
+    lines = {(found[1], found[2]): found[0] for found in kept.finditer(before)} | made
+    order = {fault: n for n, fault in enumerate(ROWS)}
+    there = sorted((order[fault], letter, fault) for fault, letter in lines if fault in order)
+    return "\n".join(lines[fault, letter] for _, letter, fault in there)
 
 
 def _row(group: list[Outcome]) -> str:
     done = [outcome for outcome in group if not outcome.skipped]
     if not done:
-        return f"| {group[0].fault} | {group[0].approach} | skipped: {group[0].skipped} |||||||"
+        return f"| {group[0].fault} | {group[0].approach} | skipped: {group[0].skipped} ||||||||"
     passed = sum(not outcome.problems for outcome in done)
     counts = ("redelivered", "duplicates", "dead_letters", "lost")
     sums = [sum(outcome.counts.get(name, 0) for outcome in done) for name in counts]
     times = [f"{of(outcome.seconds for outcome in done):.1f} s" for of in (median, max)]
-    cells = [group[0].fault, group[0].approach, len(done), passed, *sums, *times]
+    dates = " to ".join(sorted({outcome.date for outcome in done if outcome.date}))
+    cells = [group[0].fault, group[0].approach, len(done), passed, *sums, *times, dates or "?"]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _storms(groups: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """How much longer a run takes in which Redis pauses: a storm of reclaims would show there."""
-    for letter in queued("stream"):
-        paused, fine = groups.get(("redis-paused", letter)), groups.get(("none", letter))
-        if paused and fine:
-            longer = median(o.seconds for o in paused) - median(o.seconds for o in fine)
+def _remarks(groups: dict[tuple[str, str], list[Outcome]]) -> Iterator[tuple[tuple[str, str], str]]:
+    """How much longer a run takes in which Redis pauses: a storm of reclaims would show there.
+
+    And what becomes of tiles whose results a failover lost although they were acknowledged.
+    """
+    for (fault, letter), group in groups.items():
+        fine = groups.get(("none", letter))
+        if fault == "redis-paused" and fine:
+            longer = median(o.seconds for o in group) - median(o.seconds for o in fine)
             windows = f"{longer / VISIBILITY_S:.1f} visibility windows"
-            yield f"{letter}: a pause of Redis costs {windows} at the median; 3 are allowed.\n"
+            text = f"a pause costs {windows} at the median; 3 are allowed."
+            yield (fault, letter), f"- {fault}, {letter}: {text}"
+        elif fault == "failover":
+            gone, lost = (sum(o.counts.get(n, 0) for o in group) for n in ("forgotten", "lost"))
+            text = f"{gone} results were acknowledged and not replicated; {lost} tiles were lost."
+            yield (fault, letter), f"- {fault}, {letter}: {text}"
