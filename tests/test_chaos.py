@@ -49,7 +49,15 @@ def test_nothing_is_lost_whatever_strikes(letter: str, server: str, fault: str) 
 
 
 @pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize("fault", ["kill-worker", "kill-redis", "partition", "failover"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "kill-worker",
+        "kill-redis",
+        pytest.param("partition", marks=pytest.mark.slow),
+        pytest.param("failover", marks=pytest.mark.slow),
+    ],
+)
 def test_e_saves_each_image_right_or_tells_that_it_failed(fault: str) -> None:
     outcome = Trial("e", fault, seed=1).run()
     assert outcome.problems == [], outcome.command
