@@ -15,7 +15,7 @@ from studyguide_course.ladder import TILES, climb
 from studyguide_course.ladder.climb import Attempt, attempt, progress
 from studyguide_course.ladder.rungs import RUNGS, Row
 from studyguide_course.ladder.trial import Record
-from studyguide_course.ladder.verdict import problems, story
+from studyguide_course.ladder.verdict import Problem, problems, story
 
 FOLDER = Path(__file__).parent / "ladder"
 sys.path.insert(0, str(FOLDER))
@@ -167,6 +167,31 @@ def test_the_command_climbs_until_a_rung_fails(
     assert "lines of code             1    1,053" in printed
     assert printed[-1].startswith("hint: A worker that comes back")
     assert main(["chaos", "--approach", str(file), "--rung", "2"]) == 0
+
+
+def test_the_seed_of_the_trial_that_failed_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Standing:
+        """A trial that stands still with seed 6."""
+
+        def __init__(self, file: Path, row: Row, seed: int) -> None:
+            self.row, self.seed = row, seed
+
+        def run(self) -> Record:
+            return Record(self.row, (), stalled="it stood still" if self.seed == 6 else "")
+
+    monkeypatch.setattr(climb, "Trial", Standing)
+    monkeypatch.setattr(
+        climb.verdict,
+        "problems",
+        lambda record: iter([Problem(record.stalled)] if record.stalled else []),
+    )
+    file = tmp_path / "my_queue.py"
+    file.touch()
+    done = attempt(file, 3, seeds=5, first_seed=4)
+    assert len(done.records) == 5
+    assert "a calm run, seed 6: it stood still" in done.lines()
 
 
 def test_the_lines_of_f_are_those_of_its_trail() -> None:

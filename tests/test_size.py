@@ -26,7 +26,7 @@ BUDGETS = {
     "studyguide_course/chaos/*": 1_195,
     "studyguide_course/chapters/*": 218,
     "studyguide_course/learner/*": 510,
-    "studyguide_course/ladder/*": 923,
+    "studyguide_course/ladder/*": 922,
     "studyguide_course/network/*": 280,
     "studyguide_course/view.*": 601,
 }

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -32,6 +33,7 @@ class Attempt:
     rung: int
     records: list[Record]
     problem: Problem | None
+    seed: int = 0  # of the last trial
 
     @property
     def verdict(self) -> str:
@@ -61,7 +63,7 @@ class Attempt:
             yield f"{name:18} {mine:>8} {ours:>8}"
         if self.problem:
             record = self.records[-1]
-            yield f"{record.row.name}: {self.problem.text}"
+            yield f"{record.row.name}, seed {self.seed}: {self.problem.text}"
             yield from verdict.story(record, self.problem.tile)
             if hint:
                 yield f"hint: {rung.hint}"
@@ -88,14 +90,11 @@ def attempt(file: str | Path, rung: int, seeds: int = 1, first_seed: int = 0) ->
     if seeds < 1:
         raise UsageError(f"There are {seeds} seeds", "Use one or more")
     records, problem = [], None
-    for seed in range(first_seed, first_seed + seeds):
-        for row in RUNGS[rung].rows:
-            records.append(Trial(path, row, seed).run())
-            if problem := next(verdict.problems(records[-1]), None):
-                break
-        if problem:
+    for seed, row in product(range(first_seed, first_seed + seeds), RUNGS[rung].rows):
+        records.append(Trial(path, row, seed).run())
+        if problem := next(verdict.problems(records[-1]), None):
             break
-    done = Attempt(path, rung, records, problem)
+    done = Attempt(path, rung, records, problem, seed)
     _note(done)
     return done
 
