@@ -6,13 +6,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from link_glossary import LINK, entries
 from nbformat import NotebookNode
 from refresh_notebooks import NOTEBOOKS
 
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
-GLOSSARY = (NOTEBOOKS.parent / "docs" / "glossary.md").read_text(encoding="utf-8")
-TERMS = set(re.findall(r"^\| ([^|]+) \|", GLOSSARY, re.MULTILINE)) - {"term", "---"}
-LINK = re.compile(r"\[([^\]]+)\]\(\.\./docs/glossary\.md(?:#([\w-]+))?\)")
+TERMS = list(entries())
 HTML_TAG = re.compile(r"<(?!br>|/?su[bp]>|https?:)/?[a-z][^>]*>")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 
@@ -48,8 +47,8 @@ def shows(shown: str, term: str) -> bool:
 
 def linked_words(path: Path) -> list[str]:
     return [
-        shown.strip("`*").removeprefix("docs/").removesuffix(".md")
-        for shown, _ in LINK.findall(prose(path))
+        link["text"].strip("`*").removeprefix("docs/").removesuffix(".md")
+        for link in LINK.finditer(prose(path))
     ]
 
 
@@ -79,5 +78,6 @@ def test_every_link_to_the_glossary_shows_one_of_its_terms(path: Path) -> None:
 
 
 def test_every_term_of_the_glossary_is_linked_from_a_lesson() -> None:
+    assert TERMS
     linked = [shown for path in LESSONS for shown in linked_words(path)]
     assert [term for term in TERMS if not any(shows(shown, term) for shown in linked)] == []
