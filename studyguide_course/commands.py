@@ -32,7 +32,7 @@ def _init(given: argparse.Namespace) -> int:
     from studyguide_course.init import copy
 
     copy(given.folder)
-    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab notebooks"))
+    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab"))
     return 0
 
 

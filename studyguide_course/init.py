@@ -8,6 +8,7 @@ from pathlib import Path
 from studyguide.errors import StudyguideError, UsageError, explained
 from studyguide.machinery.places import PARTS, first, own
 
+GLOSSARY = "docs/glossary.md"  # the page that lessons link
 LEFT_OUT = ("__pycache__", ".ipynb_checkpoints")
 
 
@@ -22,7 +23,7 @@ def copy(folder: Path) -> None:
     source, target = first(own()), folder.resolve()
     if os.path.lexists(folder):
         raise UsageError(f"{folder} is there already", "Name a folder that is not there yet")
-    for path in (source / part for part in PARTS):
+    for path in (source / part for part in (*PARTS, GLOSSARY)):
         if path.resolve() != path:
             raise UsageError(f"{path} is a link", "Put the folder itself there")
         if target.is_relative_to(path):
@@ -34,6 +35,8 @@ def copy(folder: Path) -> None:
             whole = Path(name) / "course"
             for part in PARTS:
                 _copy_files(source / part, whole / part)
+            (whole / GLOSSARY).parent.mkdir()
+            shutil.copyfile(source / GLOSSARY, whole / GLOSSARY)
             whole.rename(target)
 
 

@@ -62,12 +62,13 @@ def test_init_makes_a_folder_in_which_the_course_is_found(
 ) -> None:
     folder = tmp_path / "new" / "mine"
     assert main(["init", str(folder)]) == 0
-    assert f"cd {folder} && jupyter lab notebooks" in capsys.readouterr().out
+    assert f"cd {folder} && jupyter lab" in capsys.readouterr().out
     monkeypatch.chdir(folder)
     for part in places.PARTS:
         names = {path.name for path in (ROOT / part).iterdir()} - {"__pycache__"}
         assert {path.name for path in places.find(part).iterdir()} == names - {".ipynb_checkpoints"}
         assert places.find(part) == folder / part
+    assert (folder / init.GLOSSARY).read_bytes() == (ROOT / init.GLOSSARY).read_bytes()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 
@@ -89,6 +90,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part in places.PARTS:
         for name in "abc":
             (own / part / name).write_text(f"{part} {name}")
+    (own / "docs").mkdir()
+    (own / init.GLOSSARY).write_text("# Glossary")
     return own
 
 

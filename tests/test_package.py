@@ -102,6 +102,7 @@ def test_the_wheel_is_typed_and_brings_the_course(built: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
     assert {"studyguide/py.typed", "studyguide/protocol.lua"} <= names
+    assert "studyguide/course/docs/glossary.md" in names
     lessons = [name for name in names if name.startswith("studyguide/course/notebooks/0")]
     assert len(lessons) == 7
     assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {
