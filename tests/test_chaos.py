@@ -1,5 +1,6 @@
 """The fault matrix, one seed of every row, and its checker on doctored outcomes."""
 
+import asyncio
 import json
 import os
 import socket
@@ -454,6 +455,15 @@ def test_a_proxy_that_is_cut_can_be_reset_and_hands_nothing_on_of_what_it_held(
         with pytest.raises(ConnectionResetError):
             client.recv(100)
     assert proxy.bytes == handed_on + 4  # an echo would have come back
+
+
+def test_a_proxy_can_be_made_in_a_notebook_whose_loop_runs(proxy: Proxy) -> None:
+    async def cell() -> Proxy:
+        return Proxy(proxy.port)
+
+    other = asyncio.run(cell())
+    test_a_proxy_hands_on_what_it_gets_both_ways(other)
+    other.close()
 
 
 def test_a_proxy_resets_a_connection_of_which_one_side_has_ended(

@@ -41,11 +41,11 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()  # not set: nothing is handed on, in silence
         self._open.set()
-        serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = self._loop.run_until_complete(serving)
-        self.port: int = self._server.sockets[0].getsockname()[1]  # where clients connect
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._thread.start()
+        self._thread.start()  # first: a notebook's own loop runs in the thread that calls us
+        serving = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
+        self.port: int = self._server.sockets[0].getsockname()[1]  # where clients connect
 
     def reset(self) -> int:
         """Reset all connections, with what is under way; return how many there were."""
