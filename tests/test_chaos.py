@@ -323,13 +323,16 @@ def test_the_report_says_what_a_pause_of_redis_costs() -> None:
     assert "redis-paused, g" not in page([good("f", "none"), *paused])
 
 
-def test_the_report_counts_what_a_failover_lost() -> None:
-    outcomes = [good(letter, "failover") for letter in "eef"]
+@pytest.mark.parametrize("fault", ["partition", "failover"])
+def test_the_report_counts_what_e_loses_beside_f(fault: str) -> None:
+    outcomes = [good(letter, fault) for letter in "eef"]
     for outcome, lost in zip(outcomes, (4, 1, 0), strict=True):
-        outcome.counts.update(forgotten=3, lost=lost)
-    report = page(outcomes)
-    assert "- failover, e: 6 results were acknowledged and not replicated; 5 tiles were" in report
-    assert "- failover, f: 3 results were acknowledged and not replicated; 0 tiles were" in report
+        outcome.counts.update(forgotten=3, lost=lost, redelivered=2)
+    outcomes[0].failed = ["last.png"]
+    report, what = page(outcomes), "acknowledged results forgotten,"
+    e = f"- {fault}, e: 6 {what} 4 tiles delivered again, 5 tiles lost; 1 of 4 images not saved."
+    f = f"- {fault}, f: 3 {what} 2 tiles delivered again, 0 tiles lost; 0 of 2 images not saved."
+    assert [line for line in report.splitlines() if line.startswith("- ")] == [e, f]
 
 
 def test_rows_that_were_not_run_again_keep_their_date() -> None:

@@ -10,7 +10,7 @@ from studyguide.approaches import APPROACHES
 from studyguide.record.report import machine
 from studyguide.settings import START
 from studyguide_course.chaos.site import BOUND_S, VISIBILITY_S
-from studyguide_course.chaos.strikes import ROWS
+from studyguide_course.chaos.strikes import KILLS, ROWS, WITH_LISTS
 from studyguide_course.chaos.subject import GRIDS, TILES, expected
 
 
@@ -186,7 +186,7 @@ def _row(group: list[Outcome]) -> str:
 def _remarks(groups: dict[tuple[str, str], list[Outcome]]) -> Iterator[tuple[tuple[str, str], str]]:
     """How much longer a run takes in which Redis pauses: a storm of reclaims would show there.
 
-    And what becomes of tiles whose results a failover lost although they were acknowledged.
+    And what becomes of images where a worker was cut off, or acknowledged results were lost.
     """
     for (fault, letter), group in groups.items():
         fine = groups.get(("none", letter))
@@ -195,7 +195,10 @@ def _remarks(groups: dict[tuple[str, str], list[Outcome]]) -> Iterator[tuple[tup
             windows = f"{longer / VISIBILITY_S:.1f} visibility windows"
             text = f"a pause costs {windows} at the median; 3 are allowed."
             yield (fault, letter), f"- {fault}, {letter}: {text}"
-        elif fault == "failover":
-            gone, lost = (sum(o.counts.get(n, 0) for o in group) for n in ("forgotten", "lost"))
-            text = f"{gone} results were acknowledged and not replicated; {lost} tiles were lost."
+        elif fault in WITH_LISTS and fault not in KILLS:
+            names = ("forgotten", "lost", "redelivered")
+            gone, lost, again = (sum(o.counts.get(name, 0) for o in group) for name in names)
+            unsaved, images = sum(len(o.failed) for o in group), len(GRIDS) * len(group)
+            text = f"{gone} acknowledged results forgotten, {again} tiles delivered again, "
+            text += f"{lost} tiles lost; {unsaved} of {images} images not saved."
             yield (fault, letter), f"- {fault}, {letter}: {text}"
