@@ -1,7 +1,9 @@
 """The course as a static site: `make book`. docs/index.md is its first page, toc.yml its order."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -86,14 +88,36 @@ def prepare(_app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def describe(_app: Sphinx, doctree: nodes.document) -> None:
-    """Give the lessons' pictures their alt texts, which myst_nb leaves out."""
+    """Give pictures their alt texts, and headings that hold an anchor their words in contents."""
+    for title in doctree.findall(nodes.title):
+        for raw in list(title.findall(nodes.raw)):
+            named = set(re.findall(r'<a id="([\w-]+)">', raw.astext()))
+            title.parent["ids"] += sorted(named - set(title.parent["ids"]))
+            title.remove(raw)
     for image in doctree.findall(nodes.image):
         if alt := alts.get(Path(image["uri"]).stem):
             image["alt"] = alt
+
+
+OUTPUT = '<div class="cell_output docutils container"'
+BARRIERS = {  # what theme and extensions leave out for those who do not see or point
+    'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    "<pre><span></span>": '<pre tabindex="0"><span></span>',
+    f"{OUTPUT}>\n<img ": f'{OUTPUT} tabindex="0">\n<img ',
+}
+
+
+def open_up(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _: object) -> None:
+    """Take barriers out of a page: levels of headings, names of buttons, code that scrolls."""
+    for part in ("body", "furo_navigation_tree"):
+        for barrier, way in BARRIERS.items():
+            context[part] = context.get(part, "").replace(barrier, way)
 
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
     app.connect("builder-inited", write_script)
     app.connect("source-read", prepare)
-    app.connect("doctree-read", describe)
+    app.connect("doctree-read", describe, priority=400)  # before contents are collected
+    app.connect("html-page-context", open_up, priority=900)  # after the theme

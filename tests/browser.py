@@ -1,10 +1,12 @@
 """Debian's chromium, driven by playwright: no browser is downloaded."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from pods import require
 
 FLAGS = (
@@ -21,3 +23,21 @@ def chromium() -> Iterator[Browser]:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS.split())
         yield browser
         browser.close()
+
+
+AXE = Path(__file__).parents[1] / "build" / "axe" / "package" / "axe.min.js"  # see the Makefile
+LOOK = """async (scope) => {
+    const found = await axe.run(scope, { resultTypes: ["violations"] });
+    const serious = found.violations.filter((each) => /^(serious|critical)$/.test(each.impact));
+    return serious.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+}"""
+
+
+def barriers(page: Page, scope: str = "body") -> list[str]:
+    """What axe-core finds that keeps people out; nothing where there is no axe-core, save in CI."""
+    if not AXE.exists():
+        assert os.environ.get("CI") != "true", "make build/axe needs npm"
+        return []
+    page.evaluate(AXE.read_text("utf-8"))
+    found: list[str] = page.evaluate(LOOK, scope)
+    return found

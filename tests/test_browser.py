@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium
+from browser import barriers, chromium
 from playwright.sync_api import Browser, Page
 from support import free_port, processes_with, wait_until
 
@@ -133,6 +133,8 @@ def test_a_lesson_runs_in_jupyterlab_and_answers_to_the_keyboard(lab: Lab, noteb
         guess(page)
     if any("LiveRun(" in "".join(cell["source"]) for cell in cells):
         kill(page, SCREENSHOTS / f"{notebook}-killed.png")
+    if page.locator(".jp-OutputArea-output .widget-box, .sg-view").count():
+        assert barriers(page, ".jp-OutputArea-output:has(.widget-box, .sg-view)") == []
     for n, view in enumerate(page.locator(".sg-view").all()):
         view.scroll_into_view_if_needed()
         view.screenshot(path=SCREENSHOTS / f"{notebook}-{n}.png")
