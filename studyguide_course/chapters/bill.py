@@ -10,8 +10,7 @@ from studyguide.record.report import RunReport
 from studyguide.tiles import grid
 from studyguide_course.costs import image_shapes
 
-# Stages in which pixels leave or enter a process, by the queue of an approach: with the halo (1) or
-# without (0). In e they go through Redis, in f and g through files.
+# Stages in which pixels leave or enter a process, by kind of queue: with the halo (1) or without.
 ROADS = {
     "list": {"enqueue": 1, "wait": 1, "transfer": 0, "assemble": 0},
     "stream": {"split": 0, "wait": 1, "transfer": 0, "assemble": 0},

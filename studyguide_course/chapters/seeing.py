@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from http.client import HTTPConnection
 from itertools import pairwise
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 def scrape(port: int) -> dict[str, float]:
     """Read /metrics once: name and label -> value, and `time`. OSError while nobody listens."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        samples = [sample for family in families for sample in family.samples]
-    return {" ".join([it.name, *it.labels.values()]): it.value for it in samples} | {
-        "time": time.time()
-    }
+    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    found = [it for family in text_string_to_metric_families(text) for it in family.samples]
+    values = {" ".join([it.name, *it.labels.values()]): it.value for it in found}
+    return {**values, "time": time.time()}
 
 
 def rate(before: dict[str, float], after: dict[str, float], name: str) -> float:
