@@ -94,3 +94,34 @@ compare(
         ),
     },
 )
+
+
+def _apart(samples: float, products: float, moved: float, *rates: float) -> tuple[float, float]:
+    """Seconds of the products alone, and of the bytes alone."""
+    return samples * products / rates[0], samples * moved / rates[1]
+
+
+compare(
+    "a4",
+    "the least time under the roof",
+    cases=[(1e6, 441, 2, 2e10, 1e10), (4e6, 1, 8, 2e10, 1e10), (3e6, 2, 5, 3e10, 2e10)],
+    right=lambda *case: max(_apart(*case)),
+    usual={
+        "a core multiplies while bytes move: the longer of the two counts, not the sum": (
+            lambda *case: sum(_apart(*case))
+        ),
+        "this is the shorter of the two; the work is done when both are": (
+            lambda *case: min(_apart(*case))
+        ),
+        "these are the products alone; what if the bytes take longer?": (
+            lambda *case: _apart(*case)[0]
+        ),
+        "these are the bytes alone; what if the products take longer?": (
+            lambda *case: _apart(*case)[1]
+        ),
+        "this is the time of one sample": lambda *case: max(_apart(1, *case[1:])),
+        "these are products a second; how many seconds do all samples take?": (
+            lambda n, products, moved, *rates: min(rates[0], rates[1] * products / moved)
+        ),
+    },
+)

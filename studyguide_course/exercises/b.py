@@ -1,5 +1,6 @@
 """Exercises of lesson b: the halo, the choice of tiles and workers, and a race."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -133,3 +134,41 @@ def _unlucky(answer: type[CarelessAssembler], line: str, what: str) -> str:
         return "each call makes a lock of its own, which keeps nobody out: all must share one"
     where = f" at `{line}`" if line else ""
     return f"one thread was paused{where} while the other ran: an image {what}"
+
+
+def _least(python: float, kernel: float, pickled: float, start: float, cores: int) -> float:
+    """Tiles from which on processes are faster than threads, by what each takes for one of many."""
+    shared = (python + kernel) / cores
+    gain = max(python, shared) - max(pickled, shared)
+    return math.floor(start / gain) + 1 if gain > 0 else math.inf
+
+
+compare(
+    "b4",
+    "from how many tiles on processes pay",
+    cases=[
+        (0.25, 0.0, 0.0625, 2.0, 2),
+        (0.25, 0.5, 0.0625, 3.2, 4),
+        (0.5, 0.25, 0.375, 2.1, 8),
+        (0.0, 0.5, 0.0625, 2.0, 4),
+        (0.125, 0.0, 0.25, 2.0, 4),
+    ],
+    right=_least,
+    usual={
+        "with so many tiles both take equally long; one more, and processes are faster": (
+            lambda *case: _least(*case) - 1
+        ),
+        "threads run Python one at a time: a tile takes them at least `python_s`": (
+            lambda *case: math.inf
+        ),
+        "kernels run in parallel on threads too: only `python_s` holds the GIL": (
+            lambda py, kernel, *case: _least(py + kernel, 0.0, *case)
+        ),
+        "one process pickles all tiles: a tile takes at least `pickle_s`": (
+            lambda py, kernel, pickled, *case: _least(py, kernel, 0.0, *case)
+        ),
+        "the processes have to start first": (
+            lambda py, kernel, pickled, start, cores: _least(py, kernel, pickled, 0.0, cores)
+        ),
+    },
+)

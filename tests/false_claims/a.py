@@ -39,6 +39,10 @@ METHODS = {
 SAVED = Stub(pixels=lambda: {"bubbles.png": "", "dunes.png": ""})
 
 
+def counted() -> Any:
+    return np.array([2000, 2000])
+
+
 class Folder:
     """A folder of files, under any name that is asked for."""
 
@@ -101,5 +105,13 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "No half-written file is left over.": (
         {"lesson": Stub(folder=Folder("chart.png"))},
         {"lesson": Stub(folder=Folder("chart.png", ".chart.png.tmp"))},
+    ),
+    "Blocks of each side give the same pixels.": (
+        {"np": np, "below": Stub(turn=lambda image, side, out: np.copyto(out, image.T))},
+        {"below": Stub(turn=lambda image, side, out: np.copyto(out, 0))},
+    ),
+    "All counts are right, in one line too.": (
+        {"below": Stub(COUNT=2), "counted": {"one": counted, "two": counted}},
+        {"counted": {"one": lambda: np.array([2000, 1999]), "two": counted}},
     ),
 }

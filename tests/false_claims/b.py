@@ -1,5 +1,7 @@
 """Values with which each claim of lesson b holds, and those with which it fails."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace as Stub
 from typing import Any
 
@@ -37,6 +39,8 @@ FAILED = {
     "job": Stub(tiles=range(18)),
 }
 ENDED = {"ended_with": "tile 7 cannot be blurred", "left": []}
+COPYING = Stub(submit=lambda call, sent: Stub(result=lambda: sent.copy()))
+WAYS = Stub(by_value=lambda pool, job, image: image, by_name=lambda pool, job, image: image)
 
 
 def b(*lines: str) -> dict[str, Any]:
@@ -96,5 +100,21 @@ CLAIMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "No load and no save overlaps anything.": (
         {**b(*STEPS, *NEXT), **MEASURES},
         b(*STEPS, "load main 2.5 4 b"),
+    ),
+    "What comes back has the same pixels, and is a copy.": (
+        {
+            "np": np,
+            "pixels": {"chart.png": np.zeros((768, 768), np.uint8)},
+            **HALO,
+            "pool": COPYING,
+        },
+        {"pool": Stub(submit=lambda call, sent: Stub(result=lambda: sent))},
+    ),
+    "All ways give the same pixels, in each of the jobs.": (
+        {
+            **{"np": np, "partial": partial, "ThreadPoolExecutor": ThreadPoolExecutor, "some": 2},
+            **{"processes": WAYS, "pool": None, "jobs": ("direct", "separable"), "chart": IMAGE},
+        },
+        {"processes": Stub(by_value=WAYS.by_value, by_name=lambda pool, job, image: image + 1)},
     ),
 }

@@ -62,4 +62,25 @@ WRONG = {
             "the other stages",
         ),
     ],
+    "a4": [
+        (
+            lambda n, products, moved, multiply, copy: n * (products / multiply + moved / copy),
+            "sum",
+        ),
+        (lambda n, products, moved, multiply, copy: n * products / multiply, "products alone"),
+        (lambda n, products, moved, multiply, copy: n * moved / copy, "bytes alone"),
+        (
+            lambda n, products, moved, multiply, copy: n * min(products / multiply, moved / copy),
+            "the shorter",
+        ),
+        (
+            lambda n, products, moved, multiply, copy: max(products / multiply, moved / copy),
+            "one sample",
+        ),
+        (
+            lambda n, products, moved, multiply, copy: min(multiply, copy * products / moved),
+            "products a second",
+        ),
+        (lambda n, products, moved, multiply, copy: products / moved, "is 0.02205, and yours is"),
+    ],
 }

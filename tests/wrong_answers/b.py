@@ -1,5 +1,6 @@
 """Usual wrong answers to the exercises of lesson b, each with a part of the hint that must come."""
 
+from math import inf
 from threading import Lock
 
 import numpy as np
@@ -19,6 +20,11 @@ def clipped(image, tile, r):
     height, width = image.shape[:2]
     rows = slice(max(tile.y0 - r, 0), min(tile.y1 + r, height))
     return image[rows, max(tile.x0 - r, 0) : min(tile.x1 + r, width)]
+
+
+def tiles(py, kernel, pickled, start, cores):
+    gain = max(py, (py + kernel) / cores) - max(pickled, (py + kernel) / cores)
+    return int(start / gain) + 1 if gain > 0 else inf
 
 
 class LocksTheCounter(CarelessAssembler):
@@ -99,5 +105,14 @@ WRONG = {
         (LockPerCall, "a lock of its own"),
         (KeepsTheLock, "it hangs"),
         (SavesAtEachTile, "one thread alone"),
+    ],
+    "b4": [
+        (lambda *case: tiles(*case) - 1, "equally long"),
+        (lambda py, kernel, pickled, start, cores: inf, "one at a time"),
+        (lambda py, kernel, *case: tiles(py + kernel, 0, *case), "on threads too"),
+        (lambda py, kernel, pickled, *case: tiles(py, kernel, 0, *case), "one process pickles"),
+        (lambda *case: tiles(*case[:3], 0, case[4]), "have to start"),
+        (lambda *case: 16, "is 17, and yours is 16"),
+        (lambda py, kernel, pickled, start, cores: start // (py - pickled), "the answer is"),
     ],
 }
