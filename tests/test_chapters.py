@@ -153,7 +153,7 @@ def test_processes_make_the_same_pixels_and_leave_nothing() -> None:
 # --- the two sittings of lesson b ----------------------------------------------------------------
 
 LESSON_B = NOTEBOOKS / "02_b_tile_parallel.ipynb"
-SECOND = "# Lesson b, second sitting"
+SECOND = "## Second sitting"
 
 
 def second_sitting(path: Path) -> list[Any]:
