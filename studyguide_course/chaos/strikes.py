@@ -233,10 +233,10 @@ class Row:
     """One row of the matrix: what strikes, and what must be seen of it.
 
     `bites` names counts that are at least one if the fault bit, `spares` those that stay zero.
-    `commits` says how many first
-    commits the events may tell: exactly one for each tile, or at most so many where an answer can
-    get lost, or at least so many where Redis loses what it had: what it `forgets` of an image that
-    is saved need not come back.
+    `commits` says how many first commits the events may have: exactly one for each tile, or at most
+    so many where an answer can get lost, or at least so many where Redis loses what it had: what it
+    `forgets` of an image that is saved need not come back. Processes of a `proxied` row reach Redis
+    through a proxy each; the server of a `replicated` one has a replica.
     """
 
     strike: Callable[[Site], Iterator[None]] = nothing
