@@ -33,11 +33,14 @@ run: $(READY) ## blur images/input/ all seven ways and compare them (ARGS="--wor
 	echo "logs:           logs/"; \
 	echo "now:            make lab"; exit $$status
 
-# The workspace of the course, and not in the home folder, where a learner's own are.
+# In a copy, build/course, which keeps a learner's work; new versions come beside it. The workspace is
+# not in the home folder, where a learner's own are. Every kernel runs PYTHONSTARTUP first.
 lab: export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/build/workspaces
-lab: $(READY) ## open the lessons in JupyterLab, lesson a with its timeline beside it
+lab: export PYTHONSTARTUP := $(CURDIR)/studyguide_course/learner/startup.py
+lab: $(READY) ## open the lessons in JupyterLab, in a copy of yours: build/course
+	@$(BIN)/studyguide init build/course
 	@$(BIN)/jupyter lab workspaces import tools/lesson-1.jupyterlab-workspace
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)/build/course --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
 
 charts: $(READY) ## redraw visualize/ from the newest log of each approach
 	$(BIN)/studyguide charts $(ARGS)
@@ -146,8 +149,9 @@ lock: $(READY) ## pin again what pyproject.toml asks for (ARGS=--upgrade takes n
 	$(BIN)/uv pip compile pyproject.toml --quiet --system-certs --extra dev --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
 
-clean: ## remove caches, and what runs have written and git does not track
-	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove caches, and what runs have written and git does not track; build/course stays
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name course -exec rm -rf {} +
+	rm -rf dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	git clean -fdxq images/output logs ':!logs/kubernetes'
 

@@ -13,7 +13,8 @@ from studyguide.settings import START
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the commands of the course: the entry point of the group `studyguide.commands`."""
     init = commands.add_parser("init", help="make a folder with the notebooks and sample images")
-    init.add_argument("folder", type=Path, help="it must not be there yet")
+    text = "made if it is not there, else brought up to date; default: %(default)s"
+    init.add_argument("folder", type=Path, nargs="?", default=Path("build/course"), help=text)
     init.set_defaults(command=_init)
     progress = commands.add_parser("progress", help="show which exercises are right")
     progress.add_argument("folder", type=Path, nargs="?", help="default: build/course, or this one")
@@ -29,10 +30,16 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _init(given: argparse.Namespace) -> int:
-    from studyguide_course.init import copy
+    from studyguide_course import init
 
-    copy(given.folder)
-    print(printable(f"{given.folder} is made. Next: cd {given.folder} && jupyter lab"))
+    folder = given.folder
+    if not init.is_copy(folder):
+        init.copy(folder)
+        print(printable(f"{folder} is made. Next: cd {folder} && jupyter lab"))
+        return 0
+    for name, new in init.update(folder).items():
+        print(printable(f"{name} has your work and stays as it is; its new version: {new}"))
+    print(printable(f"{folder} is up to date. Next: cd {folder} && jupyter lab"))
     return 0
 
 

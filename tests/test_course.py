@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from studyguide.__main__ import main
 from studyguide.errors import StudyguideError, UsageError
@@ -96,7 +98,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {name for name in found if not name.endswith(init.GIVEN)}
 
 
 def test_init_takes_the_files_of_the_package_and_not_of_the_folder_around(
@@ -164,3 +167,127 @@ def test_init_can_make_a_folder_with_as_long_a_name_as_the_system_allows(
 ) -> None:
     init.copy(tmp_path / ("n" * 255))
     assert names(tmp_path / ("n" * 255)) == names(package)
+
+
+# an update of a learner's folder
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def mine(package: Path, tmp_path: Path) -> Path:
+    """A learner's folder, whose course changes afterwards."""
+    init.copy(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_without_a_new_version_nothing_changes(package: Path, mine: Path) -> None:
+    (mine / "notebooks" / "a").write_text("my work")
+    before = names(mine)
+    assert init.update(mine) == {}
+    assert names(mine) == before
+    assert text(mine / "notebooks" / "a") == "my work"
+
+
+def test_what_a_learner_changed_is_kept_and_the_new_version_comes_beside_it(
+    package: Path, mine: Path
+) -> None:
+    before = names(mine)
+    (mine / "notebooks" / "a").write_text("my work")
+    for name in "ab":
+        (package / "notebooks" / name).write_text("new")
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new"}
+    assert text(mine / "notebooks" / "a") == "my work"
+    assert text(mine / "notebooks" / "a-new") == "new"
+    assert text(mine / "notebooks" / "b") == "new"  # nobody had touched it
+    assert names(mine) == before | {"notebooks/a-new"}
+    assert init.update(mine) == {}
+    (package / "notebooks" / "a").write_text("newer")  # the untouched version beside is replaced
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new"}
+    assert text(mine / "notebooks" / "a-new") == "newer"
+    (mine / "notebooks" / "a-new").write_text("my other work")
+    (package / "notebooks" / "a").write_text("newest")
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new-2"}
+    kept = [text(mine / "notebooks" / name) for name in ("a", "a-new", "a-new-2")]
+    assert kept == ["my work", "my other work", "newest"]
+
+
+def test_what_is_missing_comes_again_and_what_is_new_comes(package: Path, mine: Path) -> None:
+    (mine / "k8s" / "a").unlink()
+    (package / "k8s" / "deep").mkdir()
+    (package / "k8s" / "deep" / "d").write_text("new")
+    assert init.update(mine) == {}
+    assert names(mine) == names(package)
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"notebooks/a": 5}'])
+def test_without_its_record_everything_in_a_folder_counts_as_the_learners(
+    record: str, package: Path, mine: Path
+) -> None:
+    (mine / init.GIVEN).write_text(record)
+    (package / "notebooks" / "a").write_text("new")
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new"}
+    assert text(mine / "notebooks" / "a") == "notebooks a"
+
+
+def test_a_link_of_a_learner_is_not_written_through(
+    package: Path, mine: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_text("notebooks a")
+    (mine / "notebooks" / "a").unlink()
+    (mine / "notebooks" / "a").symlink_to(tmp_path / "elsewhere")
+    (package / "notebooks" / "a").write_text("new")
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new"}
+    assert text(tmp_path / "elsewhere") == "notebooks a"
+
+
+def lesson(source: str, output: str) -> str:
+    cell = new_code_cell(source, outputs=[new_output("stream", text=output)])
+    return nbformat.writes(new_notebook(cells=[cell]))
+
+
+def test_a_lesson_that_was_only_executed_anew_is_no_new_version(package: Path) -> None:
+    (package / places.MARK).write_text(lesson("run()", "1.0 s"))
+    folder = package.parent / "mine"
+    init.copy(folder)
+    (folder / places.MARK).write_text(mine := lesson("run()  # mine", "3.0 s"))
+    (package / places.MARK).write_text(lesson("run()", "2.0 s"))
+    assert init.update(folder) == {}
+    (package / places.MARK).write_text(lesson("run(2)", "2.0 s"))
+    beside = "notebooks/01_a_sequential-new.ipynb"
+    assert init.update(folder) == {places.MARK: beside}
+    assert text(folder / places.MARK) == mine
+    assert text(folder / beside) == text(package / places.MARK)
+
+
+def test_init_says_what_came_beside_a_learners_work(
+    package: Path, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine / "notebooks" / "a").write_text("my work")
+    (package / "notebooks" / "a").write_text("new")
+    assert main(["init", str(mine)]) == 0
+    told = capsys.readouterr().out
+    assert "notebooks/a has your work and stays as it is; its new version: notebooks/a-new" in told
+    assert f"cd {mine} && jupyter lab" in told
+
+
+def test_a_full_disk_ends_an_update_and_costs_no_work(
+    package: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mine / "notebooks" / "a").write_text("my work")
+    for name in "ab":
+        (package / "notebooks" / name).write_text("new")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StudyguideError, match="cannot be updated"):
+            init.update(mine)
+    assert text(mine / "notebooks" / "a") == "my work"
+    assert names(mine) == names(package)
+    assert init.update(mine) == {"notebooks/a": "notebooks/a-new"}
+    assert text(mine / "notebooks" / "b") == "new"
