@@ -173,8 +173,14 @@ def reset_connections(site: Site) -> Iterator[None]:
 def slow_network(site: Site) -> Iterator[None]:
     """Answers come late and out of step, and some connections are lost, until all is saved."""
     late = {name: site.rng.uniform(0.005, 0.03) for name in ("latency_s", "jitter_s")}
-    site.change_network(**late, loss=site.rng.uniform(0.002, 0.01))
-    yield from until(lambda: site.lost_connections and len(site.seen("save")) == len(GRIDS))
+    least = loss = site.rng.uniform(0.002, 0.01)
+    site.change_network(**late)
+    while not site.lost_connections:  # the more likely, the longer none is lost
+        site.change_network(loss=loss)
+        loss += 0.0005
+        yield
+    site.change_network(loss=least)
+    yield from until(lambda: len(site.seen("save")) == len(GRIDS))
     site.change_network(loss=0.0)
     # With each, all that its process held may have gone to others.
     site.most_redelivered = site.lost_connections * site.settings.workers
