@@ -105,6 +105,7 @@ BARRIERS = {  # what theme and extensions leave out for those who do not see or 
     '<summary aria-label="Toggle hidden content">': "<summary>",
     "<pre><span></span>": '<pre tabindex="0"><span></span>',
     f"{OUTPUT}>\n<img ": f'{OUTPUT} tabindex="0">\n<img ',
+    '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
 }
 
 
