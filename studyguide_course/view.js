@@ -121,10 +121,10 @@ class Picture {
     const { pen, canvas, runs } = this, scale = window.devicePixelRatio || 1, style = getComputedStyle(canvas.parentNode);
     const total = this.top(runs.length) + (runs.some((run) => run.lanes.length) ? AXIS : 0);
     [this.ink, this.paper] = [style.color, style.backgroundColor];
-    this.dark = this.paper.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + +part, 0) < 384;
+    const parts = this.paper.match(/\d+/g)?.slice(0, 3); // none before JupyterLab has put the widget in its place
+    this.dark = parts?.reduce((sum, part) => sum + +part, 0) < 384;
     this.fills = this.looks.map((look) => pen.createPattern(hatched(look, this.dark), "repeat"));
-    this.width = Math.max(240, canvas.parentNode.clientWidth - 8);
-    pen.font = FONT;
+    Object.assign(this, { width: Math.max(240, canvas.parentNode.clientWidth - 8) }).pen.font = FONT;
     const names = runs.flatMap((run) => run.lanes.map((name) => pen.measureText(name).width));
     this.left = 14 + Math.min(Math.max(92, ...names), Math.max(92, this.width * 0.3));
     Object.assign(canvas, { width: this.width * scale, height: total * scale }).dataset.sight = this.range.map((time) => time.toFixed(4)).join(" ");
@@ -350,7 +350,7 @@ function explain(legend, { looks, runs, dark }, signs) {
 function count(counters, progress, runs) {
   const names = Object.keys(runs[0].ledger);
   const row = (tag, cells) => { const line = counters.insertRow(); cells.forEach((text, i) => { make(line, tag, {}, text).dataset.name = ["run", ...names][i]; }); };
-  [counters, progress].forEach((part) => part.replaceChildren());
+  [counters, progress].forEach((part) => part.replaceChildren()); counters.parentNode.tabIndex = 0; // it may scroll
   make(counters, "caption", { className: "sg-help" }, "ledger, in tiles");
   row("th", ["run", ...names]);
   for (const run of runs) row("td", [run.name, ...names.map((name) => run.ledger[name] ?? "\u2013")]);

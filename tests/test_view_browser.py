@@ -1,5 +1,6 @@
 """The explorer in a real browser, on a page of its own: its words, and what keys and fingers do."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -227,3 +228,21 @@ def test_a_name_with_markup_stays_a_name(page: Page) -> None:
     assert (
         json.loads(page.locator(".sg-stored").text_content() or "")["runs"][0]["name"] == run.name
     )
+
+
+def test_a_widget_is_drawn_before_it_has_a_place_on_the_page(page: Page) -> None:
+    """JupyterLab renders it first: it has no colours yet."""
+    script = (book.HERE.parent / "view.js").read_bytes()
+    module = base64.b64encode(script).decode()
+    traits = RunView([Drawing("a run", Scene(pool(tiles=8)))]).stored()
+    leave = page.evaluate(
+        """async ([module, traits]) => {
+            const { default: view } = await import(`data:text/javascript;base64,${module}`);
+            const model = { get: (name) => traits[name], on() {}, off() {} };
+            const el = document.createElement("div"), leave = view.render({ model, el });
+            document.body.append(el);
+            return typeof leave; }""",
+        [module, traits],
+    )
+    assert leave == "function"
+    assert page.locator(".sg-view canvas").is_visible()
