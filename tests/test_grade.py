@@ -109,9 +109,8 @@ def test_thirty_submissions_are_graded_in_one_command(
             "exits": EXITS, "kills": KILLS, "quits": QUITS,
         }.items()
     }  # fmt: skip
-    bad["deletes all"] = answering(
-        "import shutil; shutil.rmtree('/', ignore_errors=True); return 0"
-    )
+    listed = f"raise ValueError(__import__('os').listdir({str(tmp_path.parent)!r}))"
+    bad["lists"] = answering(listed)
     good = {f"right-{n}": solved() for n in range(11)} | {"leaves": answering(LEAVES)}
     folder = submit(tmp_path / "handed in", {**bad, **good})
     (folder / "torn").mkdir()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from test_notebooks import times
 
 from studyguide.__main__ import main
 from studyguide.errors import StudyguideError
@@ -16,6 +18,7 @@ from studyguide.machinery import places
 from studyguide_course.exercises import check
 from studyguide_course.learner import kernel, progress
 
+TEACHING = Path(__file__).parents[1] / "docs" / "teaching.md"
 STARTUP = Path(kernel.__file__).with_name("startup.py")
 
 
@@ -44,7 +47,8 @@ def test_a_right_answer_is_noted_and_the_lesson_says_what_is_left(
 ) -> None:
     check("a2", clamp)
     said = capsys.readouterr().out
-    assert said == "a2 right: an index beyond the edge\nlesson a: 1 of 3 right, next: a1\n"
+    count = len(progress.split("a", notebooks)[1]) + 1
+    assert said == f"a2 right: an index beyond the edge\nlesson a: 1 of {count} right, next: a1\n"
     assert progress.known(notebooks, "exercises")["a2"]["passed"] is True
     check("a2", wrong)
     assert capsys.readouterr().out.count("\n") == 1
@@ -95,7 +99,7 @@ def test_nothing_is_lost_when_kernels_note_at_once(notebooks: Path) -> None:
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"exercises": 5}', '{"exercises": {"a1": 5}}'])
 def test_a_damaged_record_counts_as_none_and_is_replaced(damage: str, notebooks: Path) -> None:
     (notebooks / progress.PROGRESS).write_text(damage)
-    assert progress.split("a", notebooks) == ([], ["a1", "a2", "a3"])
+    assert progress.split("a", notebooks)[0] == []
     progress.note(notebooks, "exercises", "a1", True)
     assert progress.split("a", notebooks)[0] == ["a1"]
     assert json.loads((notebooks / progress.PROGRESS).read_text())
@@ -129,3 +133,26 @@ def test_an_interrupt_and_a_cell_before_setup_take_two_lines_and_others_all(
     for others, name in zip(shown[3:], ("'reference' is not defined", "division by"), strict=True):
         assert len(others) > 2
         assert name in "".join(others)
+
+
+# docs/teaching.md
+
+
+def tables() -> list[list[str]]:
+    """The rows of its tables, as cells."""
+    rows = re.findall(r"^\| (.*) \|$", TEACHING.read_text(encoding="utf-8"), re.MULTILINE)
+    return [row.split(" | ") for row in rows]
+
+
+def test_a_teachers_plans_have_time_for_their_lessons() -> None:
+    stated = {re.sub(r"^0\d_(.)_.*", r"\1", name[:-6]): times()[name] for name in times()}
+    plans = [row for row in tables() if row[1].isdigit()]
+    assert [plan[0] for plan in plans] == ["half a day", "a day", "a term"]
+    for _, minutes, lessons, exercises in plans:
+        needed = [stated[name][exercises == "all"] for name in lessons.split(", ")]
+        assert sum(needed) <= int(minutes)
+
+
+def test_a_teachers_misconceptions_are_of_all_lessons() -> None:
+    rows = [row for row in tables() if row[-1].startswith("that ")]
+    assert {row[0] for row in rows} == set("abcdefg")
