@@ -95,14 +95,18 @@ def describe(_app: Sphinx, doctree: nodes.document) -> None:
             title.parent["ids"] += sorted(named - set(title.parent["ids"]))
             title.remove(raw)
     for image in doctree.findall(nodes.image):
-        if alt := alts.get(Path(image["uri"]).stem):
-            image["alt"] = alt
+        name = Path(image["uri"]).stem
+        image["alt"] = alts.get(name, image.get("alt", ""))
+        gallery = "from left to right" in image["alt"]
+        if (name in alts and not gallery) or re.search("visualize/|performance-", image["uri"]):
+            image["classes"].append("chart")
 
 
 OUTPUT = '<div class="cell_output docutils container"'
 BARRIERS = {  # what theme and extensions leave out for those who do not see or point
     'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
     '<summary aria-label="Toggle hidden content">': "<summary>",
+    "<p><img ": '<p tabindex="0"><img ',
     "<pre><span></span>": '<pre tabindex="0"><span></span>',
     f"{OUTPUT}>\n<img ": f'{OUTPUT} tabindex="0">\n<img ',
     '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
