@@ -40,7 +40,8 @@ lab: export PYTHONSTARTUP := $(CURDIR)/studyguide_course/learner/startup.py
 lab: $(READY) ## open the lessons in JupyterLab, in a copy of yours: build/course
 	@$(BIN)/studyguide init build/course
 	@$(BIN)/jupyter lab workspaces import tools/lesson-1.jupyterlab-workspace
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)/build/course --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)/build/course \
+		--LabApp.app_settings_dir=$(CURDIR)/tools/lab --LabApp.default_url=/lab/workspaces/lesson-1 $(ARGS)
 
 charts: $(READY) ## redraw visualize/ from the newest log of each approach
 	$(BIN)/studyguide charts $(ARGS)

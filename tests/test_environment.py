@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def test_the_workspace_that_make_lab_opens_has_files_that_exist() -> None:
     for key, path in opened.items():
         assert (ROOT / path).is_file()
         assert json.dumps(workspace["data"]["layout-restorer:data"]).count(key)
+
+
+def test_the_settings_of_make_lab_are_settings_of_jupyterlab() -> None:
+    (name,) = re.findall(r"app_settings_dir=\$\(CURDIR\)/(\S+)", MAKEFILE)
+    schemas = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    for plugin, chosen in json.loads((ROOT / name / "overrides.json").read_text()).items():
+        extension, _, part = plugin.partition(":")
+        schema = json.loads((schemas / extension / f"{part}.json").read_text(encoding="utf-8"))
+        assert chosen.keys() <= schema["properties"].keys()
+
+
+def test_make_clean_leaves_a_learners_folder_alone() -> None:
+    (recipe,) = re.findall(r"^clean: .*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert "! -name course" in recipe
+    assert not re.search(r"rm -rf [^;|]*\bbuild\b", recipe)
 
 
 def test_pre_commit_runs_with_the_tools_of_the_environment() -> None:
