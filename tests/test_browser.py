@@ -7,6 +7,7 @@ executes their cells as well.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from browser import barriers, chromium
+from link_glossary import entries
 from playwright.sync_api import Browser, Page
 from support import free_port, processes_with, wait_until
 
@@ -49,6 +51,11 @@ RUN_CELL = """(index) => {
 }"""
 CELLS = "() => window.jupyterapp.shell.currentWidget.model.toJSON().cells"
 END = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+
+IN_SIGHT = """(element) => {
+    const box = element.getBoundingClientRect();
+    return box.top >= 0 && box.bottom <= window.innerHeight;
+}"""
 
 Cell = dict[str, Any]
 
@@ -165,6 +172,24 @@ def guess(page: Page) -> None:
     wait_until(lambda: number.text_content() != before)
     cell.get_by_role("button", name="Lock my guess").press("Enter")
     cell.get_by_role("button", name="Locked").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["pipeline", "GIL"])
+def test_a_term_shows_its_definition_and_leads_to_it(lab: Lab, term: str) -> None:
+    page = lab.browser.new_context(viewport={"width": 1280, "height": 500}).new_page()
+    page.set_default_timeout(1000 * SECONDS)
+    page.goto(
+        f"{lab.url}/lab/workspaces/{term}/tree/notebooks/03_c_tile_image_parallel.ipynb?reset"
+    )
+    page.wait_for_function(READY)
+    link = page.locator(".jp-RenderedMarkdown a", has_text=re.compile(f"^{term}$")).first
+    assert link.get_attribute("title") == entries()[term]
+    link.click()
+    heading = page.locator(".jp-MarkdownViewer h2", has_text=re.compile(f"^{term}"))
+    heading.wait_for()
+    page.wait_for_function(IN_SIGHT, arg=heading.element_handle())
+    page.context.close()
 
 
 def kill(page: Page, screenshot: Path) -> None:
