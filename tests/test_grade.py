@@ -16,10 +16,12 @@ from support import processes_with
 
 from studyguide.__main__ import main
 from studyguide_course.learner import cage
-from studyguide_course.learner.grade import Graded, cells, table
+from studyguide_course.learner.grade import Graded, cells, grade, table
 
 LESSON = NOTEBOOKS / "01_a_sequential.ipynb"
 LIMIT_S = 5.0
+COUNT = len(tagged(nbformat.read(LESSON, as_version=4), "exercise"))
+ALL, ALL_BUT_ONE = str(COUNT), str(COUNT - 1)
 # What stands in place of the body of a learner's function `clamp` of exercise a2.
 WRONG = "return min(max(i, 0), n)"
 HANGS = "while True: pass"
@@ -55,7 +57,7 @@ def solved() -> Any:
 def answering(body: str) -> Any:
     """A right submission, but for the function of exercise a2."""
     notebook = solved()
-    _, clamp, _ = tagged(notebook, "exercise")
+    clamp = next(cell for cell in tagged(notebook, "exercise") if '"a2"' in cell.source)
     head, check = clamp.source.split("def clamp(i, n):")[0], 'check("a2", clamp)'
     clamp.source = f"{head}def clamp(i, n):\n    {body}\n\n\n{check}"
     return notebook
@@ -122,10 +124,10 @@ def test_thirty_submissions_are_graded_in_one_command(
     print(f"{len(rows)} graded in {time.monotonic() - start:.0f} s")
     assert len(rows) == 30
     assert {name: row["right"] for name, row in rows.items() if name in good} == dict.fromkeys(
-        good, "3"
+        good, ALL
     )
     for name in bad:  # one exercise that fails costs no other
-        assert rows[name]["right"] == "2", rows[name]
+        assert rows[name]["right"] == ALL_BUT_ONE, rows[name]
         assert rows[name]["a2"].startswith("not yet: "), rows[name]
     assert rows["wrong"]["a2"] == "not yet: the last pixel has the index n - 1, not n"
     for name in ("hangs", "sleeps", "forks"):
@@ -144,7 +146,7 @@ def test_without_a_cage_limits_hold_and_nothing_is_left(tmp_path: Path) -> None:
     notebooks = {"hangs": answering(HANGS), "leaves": answering(LEAVES), "right": solved()}
     rows = graded(submit(tmp_path / "handed in", notebooks), "--no-cage")
     assert rows["hangs"]["a2"] == f"not yet: stopped after {LIMIT_S:g} s"
-    assert [rows[name]["right"] for name in notebooks] == ["2", "3", "3"]
+    assert [rows[name]["right"] for name in notebooks] == [ALL_BUT_ONE, ALL, ALL]
     if sys.platform.startswith("linux"):
         assert processes_with("time.sleep(600)") == []
 
@@ -157,6 +159,13 @@ def test_without_a_cage_nothing_is_graded_unless_asked(
     assert main(["grade", str(submit(tmp_path / "handed in", {"right": solved()}))]) == 2
     assert "no cage" in capsys.readouterr().err
     assert not (tmp_path / "grades.csv").exists()
+
+
+def test_a_key_that_the_course_does_not_have_is_no_exercise(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('check("z9", 1)')])
+    nbformat.write(notebook, tmp_path / "mine.ipynb")
+    row = grade(tmp_path / "mine.ipynb", "mine.ipynb", LIMIT_S, 1 << 32, caged=False)
+    assert (row.verdicts, row.note) == ({}, "there is no exercise in it")
 
 
 def test_what_a_learner_added_counts_and_solutions_do_not(tmp_path: Path) -> None:

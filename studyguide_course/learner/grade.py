@@ -27,8 +27,9 @@ from studyguide_course.exercises import EXERCISES, find
 from studyguide_course.ladder.trial import end_all
 from studyguide_course.learner import cage
 from studyguide_course.learner.judge import Task
+from studyguide_course.learner.progress import LETTERS
 
-CHECK = re.compile(r"""^\s*check\(\s*["']([a-g]\d)["']""", re.MULTILINE)
+CHECK = re.compile(r"""^\s*check\(\s*["']([a-z]\d)["']""", re.MULTILINE)
 LARGEST = 32 << 20  # bytes of a notebook
 MOST_OUTPUT = 1 << 16  # bytes of verdicts
 START_S = 60.0  # for Python to start and import, on a busy machine
@@ -79,10 +80,10 @@ def grade(path: Path, name: str, seconds: float, memory: int, caged: bool) -> Gr
     except (OSError, *DAMAGE) as error:
         row.note = f"it cannot be read: {error}"
         return row
-    letters = {key[0] for source in own for key in CHECK.findall(source)}
-    for letter in letters:
+    asked = {key[0] for source in own for key in CHECK.findall(source)} & {*LETTERS}
+    for letter in asked:
         find(f"{letter}1")
-    keys = sorted(key for key in EXERCISES if key[0] in letters)
+    keys = sorted(key for key in EXERCISES if key[0] in asked)
     row.verdicts = dict.fromkeys(keys, "not yet: its process ended before it was judged")
     row.note = "" if keys else "there is no exercise in it"
     if keys:
@@ -131,8 +132,7 @@ def _lines(said: bytes, task: Task) -> Iterator[tuple[str, str]]:
 def table(rows: list[Graded]) -> bytes:
     """The grades as CSV; no cell of it is a formula, whatever a submission is called or says."""
     keys = sorted({key for row in rows for key in row.verdicts})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text := io.StringIO(), lineterminator="\n")
     writer.writerow(["file", "right", "of", "note", *keys])
     for row in rows:
         said = [row.file, str(row.right), str(len(row.verdicts)), row.note]
@@ -164,9 +164,8 @@ def command(given: argparse.Namespace) -> int:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(one, found))
-    remedy = "Name another file with --csv"
     problem = f"{given.csv} cannot be written"
-    with explained(StudyguideError, problem, remedy), files.atomic(given.csv) as file:
+    with explained(StudyguideError, problem, "Use another --csv"), files.atomic(given.csv) as file:
         file.write(table(rows))
     print(printable(f"{len(rows)} notebooks, {'in cages' if caged else 'NO CAGE'}: {given.csv}"))
     return 0

@@ -20,6 +20,7 @@ from studyguide.machinery import files, places
 
 PROGRESS = "progress.json"
 ANSWERS = "exercises"
+LETTERS = (*APPROACHES, "s")  # of what has exercises
 COPY = Path("build/course")  # a learner's own folder, unless another one is named
 
 
@@ -92,7 +93,7 @@ def split(letter: str, folder: Path) -> tuple[list[str], list[str]]:
 def lines(folder: Path) -> Iterator[str]:
     """A table of all lessons, and of the files that climb the ladder, as Markdown."""
     yield from ("| | right | left |", "|---|---|---|")
-    for letter in [*APPROACHES, "s"]:
+    for letter in LETTERS:
         title = APPROACHES[letter].title if letter in APPROACHES else "Side by side"
         yield f"| {letter}: {title} | {' | '.join(map(' '.join, split(letter, folder)))} |"
     for file in sorted(folder.glob("*.py")):
