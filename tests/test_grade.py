@@ -142,6 +142,7 @@ def test_thirty_submissions_are_graded_in_one_command(
     assert sum(1 for _ in folder.rglob("*.ipynb")) == 30
 
 
+@pytest.mark.slow
 def test_without_a_cage_limits_hold_and_nothing_is_left(tmp_path: Path) -> None:
     notebooks = {"hangs": answering(HANGS), "leaves": answering(LEAVES), "right": solved()}
     rows = graded(submit(tmp_path / "handed in", notebooks), "--no-cage")
