@@ -107,6 +107,7 @@ BARRIERS = {  # what theme and extensions leave out for those who do not see or 
     'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
     '<summary aria-label="Toggle hidden content">': "<summary>",
     "<p><img ": '<p tabindex="0"><img ',
+    '<pre  class="mermaid">': '<pre tabindex="0" class="mermaid">',
     "<pre><span></span>": '<pre tabindex="0"><span></span>',
     f"{OUTPUT}>\n<img ": f'{OUTPUT} tabindex="0">\n<img ',
     '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
