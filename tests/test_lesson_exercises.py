@@ -22,7 +22,7 @@ for module in sorted(FOLDER.glob("*.py")):
     find(f"{module.stem}1")
 
 LESSONS = {path.name[3]: path for path in sorted(NOTEBOOKS.glob("0*.ipynb"))}
-LESSONS["s"] = NOTEBOOKS / "compare.ipynb"
+LESSONS |= {"n": NOTEBOOKS / "network.ipynb", "s": NOTEBOOKS / "compare.ipynb"}
 CHAPTERS = "## Going deeper"  # each has an exercise of its own, and is optional
 HEADING = re.compile(r"^### Exercise (\w\d) (★{1,3}): (.*)$", re.MULTILINE)
 CHECK = re.compile(r'^check\("(\w\d)(?:_solution)?", .*\)$', re.MULTILINE)
@@ -96,7 +96,7 @@ def test_every_exercise_has_wrong_answers_and_a_heading_in_its_lesson() -> None:
     assert set(WRONG) == set(EXERCISES)
 
 
-@pytest.mark.parametrize("letter", sorted({key[0] for key in WRONG} - {"s"}))
+@pytest.mark.parametrize("letter", sorted({key[0] for key in WRONG} - {"n", "s"}))
 def test_exercises_of_a_lesson_are_three_or_more_from_easy_to_hard(letter: str) -> None:
     lesson = text_of(letter).partition(f"\n{CHAPTERS}")[0]
     stars = [len(stars) for _, stars, _ in HEADING.findall(lesson)]

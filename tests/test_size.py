@@ -21,14 +21,15 @@ BUDGETS = {
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 8_189,
+    "studyguide_course/**/*": 8_242,
     "studyguide_course/book/*": 190,
     "studyguide_course/chaos/*": 1_204,
     "studyguide_course/chapters/*": 455,
+    "studyguide_course/exercises/n.py": 53,
     "studyguide_course/init.py": 141,
     "studyguide_course/learner/*": 510,
     "studyguide_course/ladder/*": 922,
-    "studyguide_course/network/*": 280,
+    "studyguide_course/network/*": 278,
     "studyguide_course/view.*": 601,
 }
 NOT_COUNTED = ("studyguide/__main__.py",)  # the command line

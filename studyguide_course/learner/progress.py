@@ -20,7 +20,8 @@ from studyguide.machinery import files, places
 
 PROGRESS = "progress.json"
 ANSWERS = "exercises"
-LETTERS = (*APPROACHES, "s")  # of what has exercises
+LETTERS = {letter: its.title for letter, its in APPROACHES.items()}  # of what has exercises
+LETTERS |= {"n": "A network in the box", "s": "Side by side"}
 COPY = Path("build/course")  # a learner's own folder, unless another one is named
 
 
@@ -93,8 +94,7 @@ def split(letter: str, folder: Path) -> tuple[list[str], list[str]]:
 def lines(folder: Path) -> Iterator[str]:
     """A table of all lessons, and of the files that climb the ladder, as Markdown."""
     yield from ("| | right | left |", "|---|---|---|")
-    for letter in LETTERS:
-        title = APPROACHES[letter].title if letter in APPROACHES else "Side by side"
+    for letter, title in LETTERS.items():
         yield f"| {letter}: {title} | {' | '.join(map(' '.join, split(letter, folder)))} |"
     for file in sorted(folder.glob("*.py")):
         if rungs := known(folder, file.name):

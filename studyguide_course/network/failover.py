@@ -39,7 +39,7 @@ def fail_over(folder: Path, writes: int, cut_after: int, wait: bool = False) -> 
     `WAIT` counts a write as acknowledged once the replica has it, and stops at the first that it
     gets no such word of. Raises QueueError if the replica never comes up.
     """
-    with _pair(folder) as (server, proxy, primary, replica):
+    with pair(folder) as (server, proxy, primary, replica):
         acknowledged = set[int]()
         for number in range(writes):
             if number == cut_after:
@@ -61,12 +61,12 @@ def _copied(primary: Any, patience_s: float) -> bool:
 
 
 @contextmanager
-def _pair(folder: Path) -> Iterator[tuple[RedisServer, Proxy, Any, Any]]:
-    """A primary, the proxy to its replica, and a client of each of the two."""
+def pair(folder: Path) -> Iterator[tuple[RedisServer, Proxy, Any, Any]]:
+    """Have a primary, the proxy to its replica, and a client of each of the two."""
     with (
         RedisServer.start(folder / "primary", persistent=False) as one,
         RedisServer.start(folder / "replica", persistent=False) as other,
-        redis.Redis.from_url(one.url, protocol=2) as primary,
+        redis.Redis.from_url(one.url, protocol=2, socket_timeout=2 * PATIENCE_S) as primary,
         redis.Redis.from_url(other.url, protocol=2) as replica,
     ):
         proxy = Proxy(one.port, latency_s=0.0)
