@@ -8,7 +8,7 @@ from studyguide.machinery.run_folder import TemporaryFolder
 from studyguide_course.exercises import Answer, Hints, exercise
 from studyguide_course.network.failover import pair
 
-EARLY_S, LONG_S = 0.2, 6.0  # how long the replica is out of reach; and what is as good as for ever
+EARLY_S, LONG_S = 0.1, 6.0  # how long the replica is out of reach; and what is as good as for ever
 UNTRUE = "you say True for a write that no replica has: what does Redis answer, and when?"
 
 
