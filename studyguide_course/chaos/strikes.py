@@ -207,7 +207,9 @@ def partition(site: Site) -> Iterator[None]:
     for it in {*cut} - {name}:
         site.proxies[it].heal()
     if APPROACHES[site.plan.approach].resumable:
-        yield from until(lambda: any(seen[:2] in held for seen in site.seen("transfer")))
+        # Its own commit of another tile may have come through just before.
+        again = {(*tile, other) for tile in held for other in site.processes if other != name}
+        yield from until(lambda: again & {*site.seen("transfer")})
         site.proxies[name].heal()
         yield from until(lambda: site.seen("duplicate"))
     elif long:
