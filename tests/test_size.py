@@ -17,7 +17,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # Lines by part of the house. docs/decisions/0010-the-budgets-of-the-house.md says why some are not
 # what was wanted.
 BUDGETS = {
-    "studyguide/*": 4_023,
+    "studyguide/*": 4_016,
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
