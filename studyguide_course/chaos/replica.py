@@ -19,7 +19,11 @@ class Replica:
     """
 
     def __init__(
-        self, primary: RedisServer, folder: Path, reaper: Reaper, program: Path | None = None
+        self,
+        primary: RedisServer,
+        folder: Path,
+        reaper: Reaper | None = None,
+        program: Path | None = None,
     ) -> None:
         password = str(urlsplit(primary.url).password)
         self.server = RedisServer.start(folder, True, reaper, program)
@@ -45,5 +49,6 @@ class Replica:
 
     def close(self) -> None:
         """End the server and its link."""
-        self.server.stop()
         self.link.close()
+        self.server.kill()  # it refuses SIGTERM while it writes its first append-only file
+        self.server.stop()

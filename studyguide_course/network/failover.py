@@ -1,20 +1,17 @@
 """The one process that nobody doubled: a Redis with a replica, and what a failover loses."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import redis
-
-from studyguide.errors import QueueError
+from studyguide.machinery.link import connect
 from studyguide.machinery.redis_server import RedisServer
 from studyguide_course.chaos.proxy import Proxy
+from studyguide_course.chaos.replica import Replica
 
-PATIENCE_S = 20.0  # for the first copy, on a machine that does other things too
+PATIENCE_S = 20.0  # for a copy, on a machine that does other things too
 COPY_S = 2.0  # how long a careful writer waits for the replica
 
 
@@ -63,22 +60,13 @@ def _copied(primary: Any, patience_s: float) -> bool:
 @contextmanager
 def pair(folder: Path) -> Iterator[tuple[RedisServer, Proxy, Any, Any]]:
     """Have a primary, the proxy to its replica, and a client of each of the two."""
-    with (
-        RedisServer.start(folder / "primary", persistent=False) as one,
-        RedisServer.start(folder / "replica", persistent=False) as other,
-        redis.Redis.from_url(one.url, protocol=2, socket_timeout=2 * PATIENCE_S) as primary,
-        redis.Redis.from_url(other.url, protocol=2) as replica,
-    ):
-        proxy = Proxy(one.port, latency_s=0.0)
+    with RedisServer.start(folder / "primary", persistent=False) as server:
+        follower = Replica(server, folder / "replica")
         try:
-            primary.config_set("repl-diskless-sync-delay", 0)
-            replica.config_set("masterauth", urlsplit(one.url).password)
-            replica.replicaof("127.0.0.1", proxy.port)
-            deadline = time.monotonic() + PATIENCE_S
-            while replica.info("replication")["master_link_status"] != "up":
-                if time.monotonic() > deadline:
-                    raise QueueError("The replica does not reach its primary", "Try again")
-                time.sleep(0.02)
-            yield one, proxy, primary, replica
+            with (
+                connect(server.url, socket_timeout=2 * PATIENCE_S) as primary,
+                connect(follower.server.url) as replica,
+            ):
+                yield server, follower.link, primary, replica
         finally:
-            proxy.close()
+            follower.close()
