@@ -5,6 +5,7 @@ A reader without widgets sees the chart as the sliders stand at first.
 
 import html
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,7 @@ STATION = {"workers": "blur", "coordinator": "enqueue", "Redis": "transfer", "as
 class Explorer:
     """A chart that is drawn anew when a slider moves; the arrow keys move one, too.
 
-    `draw` gets the value of each slider by its name. A slider is what it offers and where it
-    stands at first.
+    `draw` gets the value of each slider by name; a slider is what it offers and its first value.
     """
 
     def __init__(
@@ -44,18 +44,19 @@ class Explorer:
             )
             for name, (offered, first) in sliders.items()
         }
-        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        self.words = ipywidgets.HTML()  # Image has no alt text, and fails with a tooltip
+        self.image = ipywidgets.HTML()  # the widget Image has no alt text
         for slider in self.sliders.values():
             slider.observe(self._update, "value")
         self._update()
 
     def _update(self, _: object = None) -> None:
         self.chart = self._draw(**{name: slider.value for name, slider in self.sliders.items()})
-        self.image.value, self.words.value = self.chart.png(), html.escape(self.chart.alt)
+        png, alt = b64encode(self.chart.png()).decode(), html.escape(self.chart.alt)
+        where = f'src="data:image/png;base64,{png}" style="max-width: 100%"'
+        self.image.value = f'<img alt="{alt}" {where}>'
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        box = ipywidgets.VBox([*self.sliders.values(), self.image, self.words])
+        box = ipywidgets.VBox([*self.sliders.values(), self.image])
         still, metadata = self.chart._repr_mimebundle_()
         return {**box._repr_mimebundle_(**options), **still}, metadata
 

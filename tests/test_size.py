@@ -21,7 +21,7 @@ BUDGETS = {
     "studyguide/record/*": 1_567,
     "studyguide/machinery/*": 1_791,
     "studyguide/kubernetes/*": 842,
-    "studyguide_course/**/*": 8_237,
+    "studyguide_course/**/*": 8_238,
     "studyguide_course/book/*": 131,
     "studyguide_course/chaos/*": 1_211,
     "studyguide_course/chapters/*": 455,
