@@ -109,7 +109,10 @@ def test_without_scripts_the_picture_stands_there_with_its_words(
     page.context.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [pytest.param(1280, "light", marks=pytest.mark.verify), (390, "dark")],
+)
 def test_a_kind_of_page_has_no_barrier(
     book: str, browser: Browser, width: int, scheme: str
 ) -> None:

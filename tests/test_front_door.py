@@ -40,7 +40,12 @@ def test_make_run_changes_no_file_that_git_tracks_and_adds_none(tmp_path: Path) 
     git(course, "add", "--force", ".")
     few = make_images(tmp_path / "few")
     tools = [f"BIN={Path(sys.executable).parent}", "READY="]  # no environment is made
-    command = ["make", *tools, f"ARGS=--images {few} --kernel-size 5 --tile-size 16 --workers 2"]
+    command = [
+        "make",
+        "--no-print-directory",
+        *tools,
+        f"ARGS=--images {few} --kernel-size 5 --tile-size 16 --workers 2",
+    ]
     done = subprocess.run([*command, "run"], cwd=course, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("make lab")
