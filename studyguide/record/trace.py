@@ -36,9 +36,8 @@ def _events(timeline: Timeline, ids: dict[tuple[str, str], Ids]) -> Iterator[dic
     def at(moment: float) -> float:
         return round(1e6 * (moment - timeline.start), 3)
 
-    handed: dict[tuple[str, str, int], tuple[Ids, float]] = {}
+    handed, flow = dict[tuple[str, str, int], tuple[Ids, float, float]](), 0
     busy: dict[tuple[str, str], float] = {}
-    flow = 0
     for event in sorted(timeline.of(*SPANS), key=lambda event: event.end):
         lane = ids[event.who]
         # A call that hands over several tiles is recorded for each: they must not overlap.
@@ -46,13 +45,14 @@ def _events(timeline: Timeline, ids: dict[tuple[str, str], Ids]) -> Iterator[dic
         busy[event.who] = at(event.end)
         yield lane | _event("X", event, start) | {"dur": round(at(event.end) - start, 3)}
         giver = handed.get((HANDOVERS.get(event.stage, ""), *event.what))
-        if giver and event.tile >= 0:
+        if giver and event.tile >= 0 and giver[2] <= start:  # clocks differ: none goes back in time
             flow += 1
             both = {"name": "handed over", "cat": "flow", "id": flow}
-            # A tile may be taken while the call that queues it and others is still recorded.
-            yield giver[0] | {"ph": "s", "ts": min(giver[1], start), **both}
+            # A tile may be taken before its own part of the call that queues it and others.
+            given = giver[1] if giver[1] <= start else giver[2]
+            yield giver[0] | {"ph": "s", "ts": given, **both}
             yield lane | {"ph": "f", "bp": "e", "ts": start, **both}
-        handed[event.stage, *event.what] = (lane, start)
+        handed[event.stage, *event.what] = (lane, start, at(event.start))
     for mark in timeline.of(*MARKS):
         yield ids[mark.who] | _event("i", mark, at(mark.start)) | {"s": "t"}
     for moment, tiles in timeline.queue_depth():
