@@ -108,13 +108,14 @@ class Pod:
         if self.is_ending:
             metadata["deletionTimestamp"] = "2026-11-23T17:18:01Z"
         running = {"running": {"startedAt": moment(self.began)}}
+        ended = self.has_ended and bool(self.ends)  # its end is noted a moment after it
         container = {
             "name": self.spec["containers"][0]["name"],
             "restartCount": self.restarts,
-            "state": self.ends[-1] if self.has_ended else running,
-            "lastState": self.ends[-1] if self.ends and not self.has_ended else {},
+            "state": self.ends[-1] if ended else running,
+            "lastState": self.ends[-1] if self.ends and not ended else {},
         }
-        phase = "Running" if not self.has_ended else "Failed" if self.codes[-1] else "Succeeded"
+        phase = "Running" if not ended else "Failed" if self.codes[-1] else "Succeeded"
         status = {"phase": phase, "containerStatuses": [container], "conditions": self.conditions}
         status["initContainerStatuses"] = [self._before(item) for item in self._init]
         if self.disruption:

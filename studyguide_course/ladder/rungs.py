@@ -58,7 +58,7 @@ def _late(trial: Trial, name: str) -> Iterator[None]:
     """Wait until a worker has ended the victim, and for what it makes of it."""
     while trial.record.holds(name) == trial.record.victims[0]:
         yield
-    yield from trial.windows(0.6)
+    yield from trial.windows(2)
 
 
 def kill_server(trial: Trial) -> Iterator[None]:

@@ -117,6 +117,7 @@ WRONG = [
     )),
     Wrong(5, "puts_it_back", "was begun", 5, (
         (STORE_FIRST, 'if not redis.hsetnx("results", tile, blur(tile)):\n'
+         '                time.sleep(0.2)  # the one that came first takes it away meanwhile\n'
          '                redis.zadd("tiles", {tile: 0})\n                continue\n'),
     )),
     Wrong(6, "ends_with_the_error", "ended by itself", 5),
