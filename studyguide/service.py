@@ -236,7 +236,7 @@ class StreamWorker(Consumer):
             recorder.mark("duplicate", image, tile, lease.trial)
 
     def _keep(self, lease: Lease, result: TileResult) -> bytes:
-        """A full disk is no fault of the tile: wait for room as patiently as for Redis."""
+        """Wait for room while the disk is full, for as long as for Redis: no tile caused it."""
         link = self.queue.link
         deadline = time.monotonic() + link.patience_s
         while True:

@@ -267,7 +267,7 @@ def slow(*tiles: tuple[str, int]) -> tuple[Fault, ...]:
     return tuple(Fault("slow", *tile) for tile in tiles)
 
 
-UNHARMED = ("deaths", "retries", "dead_letters")  # a network that is bad is no fault of theirs
+UNHARMED = ("deaths", "retries", "dead_letters")  # a bad network causes none of them
 KILLS = {
     "kill-worker": Row(kill_worker, ("deaths", "redelivered"), commits="<"),
     "kill-assembler": Row(kill_assembler, ("deaths",)),
